@@ -90,7 +90,7 @@ async fn nodes_that_fail_one_after_another_cause_no_second_send() {
         match fault {
             Fault::Kill => cluster.kill(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGSTOP),
-            Fault::Cut => cluster.cut(node, true),
+            Fault::Cut => cluster.partition(node, true),
             Fault::Lines => lines[node].cut(),
         }
         // More than two workers have already claimed.
@@ -110,10 +110,10 @@ async fn nodes_that_fail_one_after_another_cause_no_second_send() {
         match fault {
             Fault::Kill => cluster.restart(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGCONT),
-            Fault::Cut => cluster.cut(node, false),
+            Fault::Cut => cluster.partition(node, false),
             Fault::Lines => {}
         }
-        cluster.await_whole(&[node]);
+        cluster.await_healthy(&[node]);
         eprintln!(
             "node {node} {fault:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
             start.elapsed()
@@ -159,7 +159,7 @@ async fn without_a_majority_of_nodes_the_status_says_so_and_sending_resumes_auto
     assert!(ended.out.contains(&format!("127.0.0.1:{}", lines[1].port)), "{}", ended.out);
     cluster.restart(1);
     cluster.restart(2);
-    cluster.await_whole(&[1, 2]);
+    cluster.await_healthy(&[1, 2]);
     until("the status to have no reason", || fleet.status("c1")["reason"].is_null()).await;
     let before = sandbox.count();
     until("sending to continue", || sandbox.count() > before + 200).await;

@@ -1,4 +1,4 @@
-//! The pages in a real browser, used as people use them: with a script and without, and looked at by axe-core.
+//! The dashboard in a real browser, with and without JavaScript, and checked by axe-core.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,23 +22,27 @@ use crate::servers::free_port;
 use crate::service::{Service, TOKENS};
 use crate::support::{Reaction, Scripted, entries, failure, job_with, success};
 
-/// axe-core, as its makers publish it; what is fetched is compared with this digest (SHA-512, base64).
+/// URL and digest (SHA-512, base64) of the published axe-core; the download must match.
 const AXE: (&str, &str) = (
     "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz",
     "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
 );
-/// Far longer than anything here takes.
+/// Timeout of every wait.
 const LONG: Duration = Duration::from_mins(1);
 
-/// The source of axe-core.
+/// Returns the source of axe-core.
 fn axe() -> &'static str {
     static SOURCE: OnceLock<String> = OnceLock::new();
     SOURCE.get_or_init(|| {
         let (address, digest) = AXE;
         let fetched = Command::new("curl").args(["-sSf", "--retry", "3", address]).output().unwrap();
         assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-        let seen = ring::digest::digest(&ring::digest::SHA512, &fetched.stdout);
-        assert_eq!(base64::engine::general_purpose::STANDARD.encode(seen), digest, "another axe-core");
+        let actual = ring::digest::digest(&ring::digest::SHA512, &fetched.stdout);
+        assert_eq!(
+            base64::engine::general_purpose::STANDARD.encode(actual),
+            digest,
+            "the digest of axe-core must match"
+        );
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("axe.tgz");
         std::fs::write(&file, fetched.stdout).unwrap();
@@ -49,7 +53,7 @@ fn axe() -> &'static str {
     })
 }
 
-/// A command of the browser's own protocol.
+/// A command of the Chrome DevTools protocol.
 #[derive(Debug)]
 struct Evaluate(Value);
 
@@ -64,13 +68,13 @@ impl WebDriverCompatibleCommand for Evaluate {
     }
 }
 
-/// A browser, with its driver.
+/// A browser with its driver.
 struct Browser {
     client: Client,
     url: String,
     has_script: bool,
-    /// Whether nothing is done with a mouse.
-    by_keys: bool,
+    /// Whether only the keyboard is used.
+    uses_keyboard: bool,
     driver: Child,
     _profile: tempfile::TempDir,
 }
@@ -101,7 +105,7 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        Self { client, url: url.to_owned(), has_script, by_keys: false, driver, _profile: profile }
+        Self { client, url: url.to_owned(), has_script, uses_keyboard: false, driver, _profile: profile }
     }
 
     async fn open(&self, path: &str) {
@@ -117,7 +121,7 @@ impl Browser {
     }
 
     async fn text(&self) -> String {
-        // The page may give way to another one between the two questions.
+        // Another page may load between the two commands.
         let start = Instant::now();
         loop {
             let text = match self.client.find(Locator::Css("body")).await {
@@ -131,22 +135,22 @@ impl Browser {
         }
     }
 
-    /// Evaluates an expression as a person at the console does: the page's policy is for the page.
+    /// Evaluates an expression as the browser's console does, without the content security policy of the page.
     async fn evaluate(&self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let answer = self.client.issue_cmd(Evaluate(params)).await.unwrap();
-        assert!(answer["exceptionDetails"].is_null(), "{answer}");
-        answer["result"]["value"].clone()
+        let response = self.client.issue_cmd(Evaluate(params)).await.unwrap();
+        assert!(response["exceptionDetails"].is_null(), "{response}");
+        response["result"]["value"].clone()
     }
 
     async fn path(&self) -> String {
         self.client.current_url().await.unwrap().path().to_owned()
     }
 
-    /// Types into a field in place of what is there.
+    /// Replaces the text of a field.
     async fn fill(&self, css: &str, text: &str) {
         let field = self.find(css).await;
-        if self.by_keys {
+        if self.uses_keyboard {
             self.reach(&Locator::Css(css)).await.unwrap();
             let all = Key::Control + "a";
             field.send_keys(&all).await.unwrap();
@@ -156,10 +160,10 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Chooses an option of a select.
+    /// Chooses an option of a `select` element.
     async fn choose(&self, css: &str, option: &str) {
         let found = self.find(&format!("{css} option{option}")).await;
-        if !self.by_keys {
+        if !self.uses_keyboard {
             return found.click().await.unwrap();
         }
         self.reach(&Locator::Css(css)).await.unwrap();
@@ -171,10 +175,10 @@ impl Browser {
             }
             select.send_keys(&Key::Down).await.unwrap();
         }
-        panic!("the keys do not choose {css}{option}");
+        panic!("the keyboard cannot choose {css}{option}");
     }
 
-    /// Moves the focus with the tabulator until it is where a person wants it; it goes round.
+    /// Moves the focus with the tab key until it reaches an element; after the last element follows the first.
     async fn reach(&self, wanted: &Locator<'_>) -> Result<Element, CmdError> {
         for _ in 0..200 {
             let (wanted, active) = (self.client.find(*wanted).await?, self.client.active_element().await?);
@@ -186,17 +190,17 @@ impl Browser {
                 .then(KeyAction::Up { value: Key::Tab.into() });
             self.client.perform_actions(tab).await?;
         }
-        panic!("the keys do not lead to {wanted:?} on {}:\n{}", self.path().await, self.text().await)
+        panic!("the keyboard cannot reach {wanted:?} on {}:\n{}", self.path().await, self.text().await)
     }
 
-    /// Clicks the link or button with such words, or presses the key that does.
-    async fn press(&self, words: &str) {
-        let path = format!("//*[self::a or self::button][starts-with(normalize-space(.), \"{words}\")]");
+    /// Presses the link or button whose text starts with `label`, by mouse or keyboard.
+    async fn press(&self, label: &str) {
+        let path = format!("//*[self::a or self::button][starts-with(normalize-space(.), \"{label}\")]");
         let start = Instant::now();
-        // A page that is live may put another one in its place between two looks.
+        // A live page may replace the element between the two commands.
         loop {
             let pressed = match self.client.find(Locator::XPath(&path)).await {
-                Ok(_) if self.by_keys => match self.reach(&Locator::XPath(&path)).await {
+                Ok(_) if self.uses_keyboard => match self.reach(&Locator::XPath(&path)).await {
                     Ok(element) => element.send_keys(&Key::Enter).await,
                     Err(error) => Err(error),
                 },
@@ -205,38 +209,42 @@ impl Browser {
             };
             match pressed {
                 Ok(()) => return,
-                Err(error) => assert!(start.elapsed() < LONG, "{words}: {error}\n{}", self.text().await),
+                Err(error) => assert!(start.elapsed() < LONG, "{label}: {error}\n{}", self.text().await),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until the page that was asked for is there and says something.
-    async fn shows(&self, words: &str) {
-        self.waits_for(words, false).await;
+    /// Waits until the page contains a text, without reloading it.
+    async fn shows_without_reload(&self, text: &str) {
+        self.waits_for(text, false).await;
     }
 
-    /// Waits until the page says something: by itself with a script, without one when it is loaded again.
-    async fn says(&self, words: &str) {
-        self.waits_for(words, !self.has_script).await;
+    /// Waits until the page contains a text. Without JavaScript, reloads the page.
+    async fn shows(&self, text: &str) {
+        self.waits_for(text, !self.has_script).await;
     }
 
-    async fn waits_for(&self, words: &str, loads_again: bool) {
+    async fn waits_for(&self, expected: &str, reloads: bool) {
         let start = Instant::now();
         loop {
             let text = self.text().await;
-            if text.contains(words) {
+            if text.contains(expected) {
                 return;
             }
-            assert!(start.elapsed() < LONG, "waited in vain for {words:?} on {}:\n{text}", self.path().await);
+            assert!(
+                start.elapsed() < LONG,
+                "timed out waiting for {expected:?} on {}:\n{text}",
+                self.path().await
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if loads_again {
+            if reloads {
                 self.client.refresh().await.unwrap();
             }
         }
     }
 
-    /// axe-core finds nothing wrong with the page, in light and dark, wide and narrow.
+    /// Asserts that axe-core finds no violation on the page, in a light wide and a dark narrow window.
     async fn is_accessible(&self) {
         if !self.has_script {
             return;
@@ -250,7 +258,7 @@ impl Browser {
                        'best-practice'] }).then(found => JSON.stringify(found.violations))";
             let found: Value = serde_json::from_str(self.evaluate(run).await.as_str().unwrap()).unwrap();
             let violations = found.as_array().unwrap();
-            let told: Vec<String> = violations
+            let messages: Vec<String> = violations
                 .iter()
                 .map(|found| {
                     let nodes: Vec<_> = found["nodes"]
@@ -262,11 +270,16 @@ impl Browser {
                     format!("{}: {}", found["id"], nodes.join("; "))
                 })
                 .collect();
-            assert!(told.is_empty(), "{} in {theme} at {width}: {}", self.path().await, told.join("\n"));
+            assert!(
+                messages.is_empty(),
+                "{} in {theme} at {width}: {}",
+                self.path().await,
+                messages.join("\n")
+            );
             let overflow =
                 "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
             let overflow = self.client.execute(overflow, Vec::new()).await.unwrap();
-            assert_eq!(overflow, 0, "{} at {width} is wider than its window", self.path().await);
+            assert_eq!(overflow, 0, "{} at {width} must fit into its window", self.path().await);
         }
         self.client.set_window_size(1280, 1000).await.unwrap();
     }
@@ -274,7 +287,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver does not take its browser with it, which is a child of one of its threads.
+        // The browser, a child of one of the driver's threads, does not end with the driver.
         let threads =
             std::fs::read_dir(format!("/proc/{}/task", self.driver.id())).into_iter().flatten().flatten();
         let children =
@@ -287,9 +300,10 @@ impl Drop for Browser {
     }
 }
 
-/// The numbers that are refused at first, and of which nothing is heard at first.
-const REFUSED: &str = "+919876500003";
-const UNHEARD: &str = "+919876500007";
+/// The number that the provider rejects at first.
+const REJECTED: &str = "+919876500003";
+/// The number for which the provider sends no response at first.
+const UNANSWERED: &str = "+919876500007";
 
 fn audience() -> String {
     let mut csv = String::from("customer,reach at,slot\n");
@@ -299,7 +313,7 @@ fn audience() -> String {
     csv + "Nobody,12,never\nAsha again,+919876500001,morning\n"
 }
 
-/// The same as a spreadsheet program saves it.
+/// Returns the audience as a spreadsheet program saves it.
 fn workbook(csv: &str) -> rust_xlsxwriter::Workbook {
     let mut workbook = rust_xlsxwriter::Workbook::new();
     let sheet = workbook.add_worksheet();
@@ -311,81 +325,83 @@ fn workbook(csv: &str) -> rust_xlsxwriter::Workbook {
     workbook
 }
 
-/// A provider that refuses one number until it is told otherwise, and once does not answer for another.
+/// Starts a provider that rejects one number and sends no response for another, until the returned flag is set.
 async fn provider() -> (Scripted, Arc<AtomicBool>) {
-    let mended = Arc::new(AtomicBool::new(false));
-    let is_mended = mended.clone();
+    let fixed = Arc::new(AtomicBool::new(false));
+    let is_fixed = fixed.clone();
     let scripted = Scripted::start(move |_, to| {
-        let is_mended = is_mended.load(Ordering::Relaxed);
-        if to.iter().any(|to| to == UNHEARD) && !is_mended {
+        let is_fixed = is_fixed.load(Ordering::Relaxed);
+        if to.iter().any(|to| to == UNANSWERED) && !is_fixed {
             return Reaction::Close;
         }
         let each = to.iter().map(|to| {
-            if to == REFUSED && !is_mended { failure(30_013, "not on WhatsApp") } else { success(to) }
+            if to == REJECTED && !is_fixed { failure(30_013, "not on WhatsApp") } else { success(to) }
         });
         Reaction::Answer(207, "", entries(each))
     });
-    (scripted.await, mended)
+    (scripted.await, fixed)
 }
 
-/// A person with a browser at a worker whose provider has bad days.
-struct Person {
+/// A marketer with a browser, at a worker whose provider fails at first.
+struct Marketer {
     service: Service,
     browser: Browser,
     provider: Scripted,
-    mended: Arc<AtomicBool>,
+    fixed: Arc<AtomicBool>,
     has_script: bool,
 }
 
-/// From the file to the last doubt: with a script by the keys alone, without one by clicks on a narrow page.
-async fn a_campaign(has_script: bool) {
-    let (provider, mended) = provider().await;
+/// Runs a campaign from the upload to its last message in doubt.
+///
+/// With JavaScript only the keyboard is used; without it, clicks on a narrow page.
+async fn run_a_campaign(has_script: bool) {
+    let (provider, fixed) = provider().await;
     let service =
         Service::start_with(true, &provider.url, TOKENS, "limits = { messages = \"20/s,burst=1\" }").await;
     let mut browser = Browser::start(&service.url, has_script).await;
-    browser.by_keys = has_script;
+    browser.uses_keyboard = has_script;
     if !has_script {
-        // As wide as a phone.
+        // The width of a phone.
         browser.client.set_window_size(360, 800).await.unwrap();
     }
-    let person = Person { service, browser, provider, mended, has_script };
-    person.signs_in().await;
-    person.hands_an_audience_in().await;
-    person.writes_the_message().await;
-    person.says_when().await;
-    person.tests_it().await;
-    let id = person.sends_it().await;
-    person.pauses_and_resumes(&id).await;
-    person.retries_and_resolves(&id).await;
-    person.cancels_another().await;
-    person.looks_around().await;
+    let marketer = Marketer { service, browser, provider, fixed, has_script };
+    marketer.signs_in().await;
+    marketer.uploads_the_audience().await;
+    marketer.writes_the_message().await;
+    marketer.sets_the_schedule().await;
+    marketer.sends_a_test().await;
+    let id = marketer.sends_the_campaign().await;
+    marketer.pauses_and_resumes(&id).await;
+    marketer.retries_and_resolves(&id).await;
+    marketer.cancels_another_campaign().await;
+    marketer.visits_the_other_pages().await;
 }
 
-impl Person {
-    /// Who has no token sees nothing, and who has a wrong one is told so.
+impl Marketer {
+    /// Checks that a token is required, enters a wrong one, and signs in.
     async fn signs_in(&self) {
         self.browser.open("/accounts").await;
         assert_eq!(self.browser.path().await, "/sign-in");
         self.browser.is_accessible().await;
         self.browser.fill("#token", "wrong").await;
         self.browser.press("Sign in").await;
-        self.browser.says("This token is not known").await;
+        self.browser.shows("This token is not known").await;
         self.browser.is_accessible().await;
         self.browser.fill("#token", "act-1").await;
         self.browser.press("Sign in").await;
-        self.browser.says("Active").await;
+        self.browser.shows("Active").await;
         assert_eq!(self.browser.path().await, "/accounts");
         self.browser.open("/").await;
-        self.browser.says("No campaigns yet").await;
+        self.browser.shows("No campaigns yet").await;
         self.browser.is_accessible().await;
     }
 
-    /// The audience: handed in, its column found, its rows shown.
-    async fn hands_an_audience_in(&self) {
+    /// Uploads the audience, chooses its phone column and checks its preview.
+    async fn uploads_the_audience(&self) {
         self.browser.press("New campaign").await;
         self.browser.is_accessible().await;
         let folder = tempfile::tempdir().unwrap();
-        // With a script it is a workbook, without one a text.
+        // A workbook with JavaScript, a CSV file without.
         let upload = folder.path().join(if self.has_script { "customers.xlsx" } else { "customers.csv" });
         if self.has_script {
             workbook(&audience()).save(&upload).unwrap();
@@ -395,35 +411,35 @@ impl Person {
         self.browser.fill("#name", "Diwali <b>appointments</b>").await;
         self.browser.find("#file").await.send_keys(&upload.display().to_string()).await.unwrap();
         self.browser.press("Upload and continue").await;
-        self.browser.says("We couldn’t find the phone column").await;
-        self.browser.says("There is a problem").await;
+        self.browser.shows("We couldn’t find the phone column").await;
+        self.browser.shows("There is a problem").await;
         self.browser.is_accessible().await;
         self.browser.choose("#phone", ":nth-child(3)").await;
         self.browser.press("Refresh preview").await;
-        self.browser.says("40 people").await;
-        self.browser.says("not a valid phone number").await;
+        self.browser.shows("40 people").await;
+        self.browser.shows("not a valid phone number").await;
         self.browser.is_accessible().await;
         self.browser.press("Continue").await;
     }
 
-    /// The message: a form out of the rules, what is missing said beside its field, the phone beside it.
+    /// Writes a flow message in the form, which shows missing fields and a preview.
     async fn writes_the_message(&self) {
-        self.browser.says("A plain message").await;
+        self.browser.shows("A plain message").await;
         if self.has_script {
-            // Another step is looked at meanwhile: what was typed stays.
+            // A visit to another step keeps what was typed.
             self.browser.fill("[name=\"/message/text/body\"]", "To be kept").await;
             self.browser.press("Schedule").await;
-            self.browser.says("Schedule and speed").await;
+            self.browser.shows("Schedule and speed").await;
             self.browser.press("Message").await;
-            self.browser.says("A plain message").await;
-            let kept = "document.querySelector('[name=\"/message/text/body\"]').value";
-            assert_eq!(self.browser.evaluate(kept).await, "To be kept");
+            self.browser.shows("A plain message").await;
+            let body = "document.querySelector('[name=\"/message/text/body\"]').value";
+            assert_eq!(self.browser.evaluate(body).await, "To be kept");
         }
         self.browser.choose("#kind", "[value=flow]").await;
         self.browser.press("Update form").await;
-        self.browser.says("opens a form inside the chat: people book").await;
+        self.browser.shows("opens a form inside the chat: people book").await;
         self.browser.press("Continue").await;
-        self.browser.says("Enter the button text.").await;
+        self.browser.shows("Enter the button text.").await;
         self.browser.is_accessible().await;
         let field = |rest: &str| format!("[name=\"/message/interactive/{rest}\"]");
         self.browser.fill("#from", "+912248931479").await;
@@ -434,46 +450,46 @@ impl Person {
             self.browser.fill(&field(&format!("action/parameters/{name}")), value).await;
         }
         if self.has_script {
-            self.browser.says("your morning is free").await;
+            self.browser.shows("your morning is free").await;
             let bold = self.browser.find("#phones strong").await.text().await.unwrap();
             assert_eq!(bold, "Asha 0");
             self.browser.is_accessible().await;
         } else {
             self.browser.press("Save and preview").await;
-            self.browser.shows("your morning is free").await;
+            self.browser.shows_without_reload("your morning is free").await;
         }
         self.browser.press("Continue").await;
     }
 
-    /// When and how fast: what can't be is said, and nothing is lost.
-    async fn says_when(&self) {
-        self.browser.says("Schedule and speed").await;
+    /// Sets the schedule and the limit; an unknown time zone is refused and loses no input.
+    async fn sets_the_schedule(&self) {
+        self.browser.shows("Schedule and speed").await;
         self.browser.is_accessible().await;
-        // The way back leads over a page that was the answer to a form, and the form is not sent again.
+        // Going back to a page that was the response to a form does not submit the form again.
         self.browser.client.back().await.unwrap();
-        self.browser.shows("Continue to the schedule").await;
+        self.browser.shows_without_reload("Continue to the schedule").await;
         self.browser.open(&format!("{}/when", self.browser.path().await.trim_end_matches("/message"))).await;
         self.browser.fill("#zone", "Nowhere/Land").await;
         self.browser.press("Continue").await;
-        self.browser.says("Choose a time zone").await;
+        self.browser.shows("Choose a time zone").await;
         self.browser.fill("#zone", "Asia/Kolkata").await;
         self.browser.fill("#limit", "4").await;
         self.browser.press("Continue").await;
-        self.browser.says("40 people. Estimated time").await;
-        self.browser.says("at 4/s").await;
+        self.browser.shows("40 people. Estimated time").await;
+        self.browser.shows("at 4/s").await;
         self.browser.is_accessible().await;
     }
 
-    /// A test to one's own number, which is a campaign of its own.
-    async fn tests_it(&self) {
+    /// Sends a test, which is a campaign of its own, to the marketer's number.
+    async fn sends_a_test(&self) {
         self.browser.press("Continue").await;
         self.browser.is_accessible().await;
         self.browser.fill("#number", "nobody").await;
         self.browser.press("Send test").await;
-        self.browser.says("Enter your number").await;
+        self.browser.shows("Enter your number").await;
         self.browser.fill("#number", "+919999900000").await;
         self.browser.press("Send test").await;
-        self.browser.says("Tests").await;
+        self.browser.shows("Tests").await;
         until("the test to be sent", || self.provider.times("+919999900000") == 1).await;
         if self.has_script {
             // What becomes of it is shown without a reload.
@@ -482,57 +498,57 @@ impl Person {
         self.browser.press("Continue").await;
     }
 
-    /// It is sent to as many as somebody typed.
-    async fn sends_it(&self) -> String {
+    /// Sends the campaign, which requires the exact number of recipients, and returns its id.
+    async fn sends_the_campaign(&self) -> String {
         self.browser.is_accessible().await;
         self.browser.fill("#typed", "41").await;
         self.browser.press("Send to 40").await;
-        self.browser.says("Nothing has been sent").await;
+        self.browser.shows("Nothing has been sent").await;
         assert_eq!(self.provider.times("+919876500000"), 0);
         self.browser.fill("#typed", "40").await;
         self.browser.press("Send to 40").await;
-        self.browser.says("Submitted the campaign").await;
+        self.browser.shows("Submitted the campaign").await;
         let id = self.browser.path().await.rsplit('/').next().unwrap().to_owned();
-        assert!(self.browser.text().await.contains("Diwali <b>appointments</b>"), "it is text, not HTML");
+        assert!(self.browser.text().await.contains("Diwali <b>appointments</b>"), "the name must be escaped");
         id
     }
 
-    /// It is live, is paused, and stands still until it is resumed.
+    /// Pauses the campaign on its live page and resumes it.
     async fn pauses_and_resumes(&self, id: &str) {
-        self.browser.says("Sending:").await;
+        self.browser.shows("Sending:").await;
         self.browser.press("Pause").await;
-        self.browser.says("Paused by marketing at").await;
+        self.browser.shows("Paused by marketing at").await;
         self.browser.is_accessible().await;
         let before = self.service.until_state(id, "paused").await;
         assert!(before["counts"]["pending"].as_u64().unwrap() > 0, "{before}");
         self.browser.press("Resume").await;
-        self.browser.says("Resumed the campaign.").await;
+        self.browser.shows("Resumed the campaign.").await;
         self.service.until_state(id, "completed").await;
-        self.browser.says("Completed: ").await;
+        self.browser.shows("Completed: ").await;
     }
 
-    /// A failure says what it means, and is retried; a doubt is decided, by a person who sees its number.
+    /// Retries a rejected message, and resends one in doubt, whose number the page shows.
     async fn retries_and_resolves(&self, id: &str) {
-        self.browser.says("Rejected by the provider").await;
-        self.browser.says("The recipient cannot receive the message").await;
-        self.browser.says("In doubt").await;
-        self.browser.says(UNHEARD).await;
+        self.browser.shows("Rejected by the provider").await;
+        self.browser.shows("The recipient cannot receive the message").await;
+        self.browser.shows("In doubt").await;
+        self.browser.shows(UNANSWERED).await;
         self.browser.is_accessible().await;
-        self.mended.store(true, Ordering::Relaxed);
+        self.fixed.store(true, Ordering::Relaxed);
         self.browser.press("Retry these").await;
-        self.browser.says("Retry 1 message that failed with 30013?").await;
+        self.browser.shows("Retry 1 message that failed with 30013?").await;
         self.browser.is_accessible().await;
         self.browser.press("Send to 1 person").await;
-        self.browser.says("Retried 1 message that failed with 30013").await;
-        until("the retry", || self.provider.times(REFUSED) == 2).await;
+        self.browser.shows("Retried 1 message that failed with 30013").await;
+        until("the retry", || self.provider.times(REJECTED) == 2).await;
         self.service.until_state(id, "completed").await;
-        self.browser.says("Resend…").await;
+        self.browser.shows("Resend…").await;
         self.browser.press("Resend").await;
-        self.browser.says("Anyone who did get it will get it twice").await;
+        self.browser.shows("Anyone who did get it will get it twice").await;
         self.browser.press("Send to").await;
-        self.browser.says("in doubt.").await;
+        self.browser.shows("in doubt.").await;
         let start = Instant::now();
-        let done = loop {
+        let settled = loop {
             let status = self.service.get(&format!("/campaigns/{id}")).await.json();
             if status["state"] == "completed" && status["counts"]["accepted"] == 40 {
                 break status;
@@ -540,37 +556,37 @@ impl Person {
             assert!(start.elapsed() < LONG, "{status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
-        assert_eq!((&done["counts"]["rejected"], &done["counts"]["in_doubt"]), (&json!(0), &json!(0)));
-        self.browser.says("40 of 40 messages accepted").await;
+        assert_eq!((&settled["counts"]["rejected"], &settled["counts"]["in_doubt"]), (&json!(0), &json!(0)));
+        self.browser.shows("40 of 40 messages accepted").await;
     }
 
-    /// The list shows both, is filtered, and another one is cancelled.
-    async fn cancels_another(&self) {
+    /// Submits another campaign, filters the list for it and cancels it.
+    async fn cancels_another_campaign(&self) {
         let mut slow = job_with("/limits", json!({ "messages": "1/min" }));
         slow["id"] = "slow".into();
         assert_eq!(self.service.post("/campaigns", &slow).await.status, 201);
         self.browser.open("/?q=slow").await;
-        self.browser.says("running").await;
+        self.browser.shows("running").await;
         self.browser.is_accessible().await;
         self.browser.press("slow").await;
         self.browser.press("Cancel").await;
-        self.browser.says("Cancel this campaign?").await;
+        self.browser.shows("Cancel this campaign?").await;
         self.browser.press("Cancel the campaign").await;
-        self.browser.says("Cancelled the campaign").await;
+        self.browser.shows("Cancelled the campaign").await;
     }
 
-    /// The other pages.
-    async fn looks_around(&self) {
+    /// Changes the suppression list, visits the other pages and signs out.
+    async fn visits_the_other_pages(&self) {
         self.browser.open("/suppressed").await;
         self.browser.fill("#numbers", "+919876500001\nnonsense").await;
         self.browser.press("Add").await;
-        self.browser.says("“nonsense”:").await;
+        self.browser.shows("“nonsense”:").await;
         self.browser.is_accessible().await;
         self.browser.fill("#numbers", "+919876500001").await;
         self.browser.press("Add").await;
-        self.browser.says("Added 1 number").await;
+        self.browser.shows("Added 1 number").await;
         self.browser.press("Remove").await;
-        self.browser.says("is no longer on the list").await;
+        self.browser.shows("is no longer on the list").await;
         for page in
             ["/audiences", "/accounts", "/codes", "/codes?q=template", "/refused", "/log", "/nowhere", "/new"]
         {
@@ -581,23 +597,23 @@ impl Person {
         self.browser.press("Sign out").await;
         self.browser.find("#token").await;
         assert_eq!(self.browser.path().await, "/sign-in");
-        assert_eq!(self.provider.times("+919876500000"), 1, "nobody got two");
+        assert_eq!(self.provider.times("+919876500000"), 1, "no recipient may get two");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_campaign_from_the_file_to_the_last_doubt() {
-    a_campaign(true).await;
+async fn a_marketer_runs_a_campaign_by_keyboard() {
+    run_a_campaign(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_without_a_script() {
-    a_campaign(false).await;
+async fn a_marketer_runs_a_campaign_without_javascript() {
+    run_a_campaign(false).await;
 }
 
-/// With nothing configured: people of a sandbox answer, and what they answered is on the page.
+/// Without any configuration, recipients of the sandbox reply, and the page shows their replies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_sees_what_people_answered() {
+async fn replies_are_shown_without_any_configuration() {
     let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
     let browser = Browser::start(&service.url, true).await;
     let recipients: Vec<Value> =
@@ -610,27 +626,27 @@ async fn a_newcomer_sees_what_people_answered() {
     let sent = service.send(service.request(reqwest::Method::POST, "/campaigns", "").json(&job)).await;
     assert_eq!(sent.status, 201, "{sent:?}");
     browser.open("/campaigns/booking").await;
-    browser.says("60 of 60 messages accepted").await;
-    // Reports come after the end, too, and the page tells them.
-    browser.says("Responses").await;
-    browser.says("monday").await;
+    browser.shows("60 of 60 messages accepted").await;
+    // Reports also arrive after the campaign has completed, and the page shows them.
+    browser.shows("Responses").await;
+    browser.shows("monday").await;
     browser.is_accessible().await;
-    // On paper a time has its date: it is read on another day.
+    // A printed time has its date, because it is read on another day.
     let times = "window.dispatchEvent(new Event('beforeprint')); \
                  [...document.querySelectorAll('time[datetime]')].filter((time) => !time.textContent.includes(new Date(time.dateTime).getFullYear())).length";
     assert_eq!(browser.evaluate(times).await, 0);
 }
 
-/// With the keys one moves through choices and submits nothing; other colours lose nothing that was typed.
+/// Keys move through the choices without submitting the form, and another theme keeps what was typed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_form_is_filled_in_with_the_keys_alone() {
+async fn a_form_is_filled_in_by_keyboard() {
     let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
     let upload = service.request(reqwest::Method::POST, "/audiences?name=people.csv", "");
     let upload = service.send(upload.body("phone,First Name\n+919876500001,Asha\n")).await;
     assert_eq!(upload.status, 201, "{upload:?}");
     let form = reqwest::multipart::Form::new().text("name", "Keys").text("pick", "people.csv");
-    let begun = service.client.post(format!("{}/new", service.url)).multipart(form).send().await.unwrap();
-    let message = begun.url().path().replace("/audience", "/message");
+    let response = service.client.post(format!("{}/new", service.url)).multipart(form).send().await.unwrap();
+    let message = response.url().path().replace("/audience", "/message");
     let browser = Browser::start(&service.url, true).await;
     browser.open(&message).await;
     let body = "[name=\"/message/text/body\"]";
@@ -649,13 +665,13 @@ async fn a_form_is_filled_in_with_the_keys_alone() {
     }
     let typed = browser.evaluate(&format!("document.querySelector('{body}').value")).await;
     assert_eq!((typed, browser.evaluate("window.isTheSame").await), (json!("Typed by hand"), json!(true)));
-    // The colours stay on the next page, and the button shows the fields of the kind that was chosen.
+    // The next page keeps the theme, and the button shows the fields of the chosen kind.
     browser.press("Update form").await;
     while browser.evaluate("window.isTheSame ?? false").await == true {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!((browser.path().await, theme().await), (message.clone(), json!("dark")));
-    // A column with a space in its name is put in by a click, and the phone shows its value.
+    // A column with a space in its name is offered with an underscore.
     browser.open(&message).await;
     let chips =
         browser.evaluate("[...document.querySelectorAll('.chip')].map((chip) => chip.textContent)").await;

@@ -191,7 +191,9 @@ async fn a_job_without_an_id_is_not_sent_twice() {
     world.write_job(&job);
     let first = world.run(&["run", "job.json", "--json"]).await;
     let again = world.run(&["run", "job.json", "--json"]).await;
-    let id = |ended: &crate::support::Ended| serde_json::from_str::<Value>(&ended.out).unwrap()["id"].clone();
+    let id = |ended: &crate::support::CommandOutput| {
+        serde_json::from_str::<Value>(&ended.out).unwrap()["id"].clone()
+    };
     assert_eq!((first.status, id(&first)), (again.status, id(&again)));
     assert_eq!(sandbox.stats()["accepted"], 10);
 }
@@ -222,7 +224,7 @@ async fn credentials_and_numbers_are_never_printed() {
     world.write_config(&provider.url, "");
     let mut command = world.command(&["run", "job.json"]);
     command.env("FLOWCAST_LOG", "trace");
-    let ended: crate::support::Ended =
+    let ended: crate::support::CommandOutput =
         tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap();
     assert_eq!(ended.status, Some(3), "{}", ended.err);
     let encoded = "a2V5MTpzM2NyM3QtdG9rZW4";

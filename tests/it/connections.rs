@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fleet::until;
 use crate::servers::free_port;
 use crate::service::{Service, TOKENS};
-use crate::support::{World, ask, sandbox};
+use crate::support::{World, sandbox, send_raw};
 
 /// A process that is killed when the test ends.
 struct KillOnDrop(Child);
@@ -24,7 +24,7 @@ impl Drop for KillOnDrop {
 }
 
 fn is_alive(port: u16) -> bool {
-    ask(port, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").contains("200 OK")
+    send_raw(port, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").contains("200 OK")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,7 +151,7 @@ fn response(head: &str, content: &[u8], etag: &str, sent: usize) -> Vec<u8> {
     [head.as_bytes(), &rest[..sent.min(rest.len())]].concat()
 }
 
-async fn run_from(url: &str, allow: &str, provider: &str) -> crate::support::Ended {
+async fn run_from(url: &str, allow: &str, provider: &str) -> crate::support::CommandOutput {
     let world = World::new(0);
     world.write_config(provider, &format!("{FAST}\n[audiences]\nallow = [\"{allow}\"]"));
     let mut job = job();

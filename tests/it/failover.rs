@@ -49,7 +49,7 @@ impl WithSentinels {
             let more = format!("{}{quick}replicaof 127.0.0.1 {port}\n", durable());
             servers.push(RedisProcess::configured("", &more));
         }
-        wait("the replicas", || servers[0].says("INFO replication", "connected_slaves:2"));
+        wait("the replicas", || servers[0].responds("INFO replication", "connected_slaves:2"));
         let watch = format!(
             "sentinel monitor campaigns 127.0.0.1 {port} 2\nsentinel down-after-milliseconds campaigns 1000\n\
              sentinel failover-timeout campaigns 4000\n"
@@ -57,8 +57,8 @@ impl WithSentinels {
         let sentinels: Vec<_> = (0..3).map(|_| RedisProcess::configured("--sentinel", &watch)).collect();
         for sentinel in &sentinels {
             wait("the sentinels to know each other", || {
-                sentinel.says("SENTINEL CKQUORUM campaigns", "+OK 3 usable")
-                    && sentinel.says("INFO sentinel", "slaves=2")
+                sentinel.responds("SENTINEL CKQUORUM campaigns", "+OK 3 usable")
+                    && sentinel.responds("INFO sentinel", "slaves=2")
             });
         }
         Self { servers, sentinels }
@@ -83,10 +83,10 @@ impl Servers for WithSentinels {
             let port = format!("\r\n{}\r\n", server.port);
             self.sentinels
                 .iter()
-                .all(|sentinel| sentinel.says("SENTINEL GET-MASTER-ADDR-BY-NAME campaigns", &port))
+                .all(|sentinel| sentinel.responds("SENTINEL GET-MASTER-ADDR-BY-NAME campaigns", &port))
         };
         let nth = self.servers.iter().position(named)?;
-        self.servers[nth].says("INFO replication", "role:master").then_some(nth)
+        self.servers[nth].responds("INFO replication", "role:master").then_some(nth)
     }
 }
 
@@ -116,10 +116,10 @@ impl Cluster {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
         for node in &nodes {
-            wait("the cluster", || node.says("CLUSTER INFO", "cluster_state:ok"));
+            wait("the cluster", || node.responds("CLUSTER INFO", "cluster_state:ok"));
         }
         wait("its replicas", || {
-            nodes.iter().filter(|node| node.says("INFO replication", "connected_slaves:1")).count() == 3
+            nodes.iter().filter(|node| node.responds("INFO replication", "connected_slaves:1")).count() == 3
         });
         Self(nodes)
     }
@@ -139,8 +139,8 @@ impl Servers for Cluster {
     fn master(&self) -> Option<usize> {
         // A node that does not own the slot responds with MOVED.
         let owns = |node: &RedisProcess| {
-            node.says("INFO replication", "role:master")
-                && node.says("EXISTS flowcast:{c1}:campaign", ":1\r\n")
+            node.responds("INFO replication", "role:master")
+                && node.responds("EXISTS flowcast:{c1}:campaign", ":1\r\n")
         };
         self.0.iter().position(owns)
     }
@@ -204,8 +204,8 @@ async fn send_during_failovers<S: Servers>(mut servers: S, name: &str) {
         // The old master must follow the new one before the next fault.
         until("the old master to follow", || {
             let server = &servers.all()[old];
-            server.says("INFO replication", "role:slave")
-                && server.says("INFO replication", "master_link_status:up")
+            server.responds("INFO replication", "role:slave")
+                && server.responds("INFO replication", "master_link_status:up")
         })
         .await;
     }

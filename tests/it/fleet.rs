@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::servers::{amqp_url, redis_url};
-use crate::support::{Ended, Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
+use crate::support::{CommandOutput, Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
 /// Timeout of a wait: far longer than anything here takes.
 pub const LONG: Duration = Duration::from_mins(3);
@@ -138,7 +138,7 @@ impl Fleet {
         status
     }
 
-    pub async fn ok(&self, args: &[&str]) -> Ended {
+    pub async fn ok(&self, args: &[&str]) -> CommandOutput {
         let ended = self.world.run(args).await;
         assert_eq!(ended.status, Some(0), "{ended:?}");
         ended

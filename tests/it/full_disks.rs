@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::fleet::{Fleet, until};
 use crate::servers::{RabbitProcess, RedisProcess, amqp_url, redis_url};
 use crate::service::{Service, TOKENS};
-use crate::support::{World, ask, job, sandbox};
+use crate::support::{World, job, sandbox, send_raw};
 
 /// A tmpfs of a given size.
 struct Disk(tempfile::TempDir);
@@ -161,17 +161,17 @@ async fn redis_at_its_maxmemory_stops_sending_until_there_is_memory() {
     fleet.submit().await;
     until("the campaign to be sending", || sandbox.count() > 500).await;
     // Redis still serves reads.
-    assert!(redis.says("CONFIG SET maxmemory 1000000", "+OK"));
+    assert!(redis.responds("CONFIG SET maxmemory 1000000", "+OK"));
     await_stop(&fleet, &sandbox, "Redis is full: give it more memory (maxmemory)").await;
     let log = fleet.log();
     let port = log.split("http://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
-    let readyz = || ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let readyz = || send_raw(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     until("the worker not to be ready", || {
         let response = readyz();
         response.starts_with("HTTP/1.1 503") && response.contains("redis")
     })
     .await;
-    assert!(redis.says("CONFIG SET maxmemory 0", "+OK"));
+    assert!(redis.responds("CONFIG SET maxmemory 0", "+OK"));
     await_completion(&fleet, &sandbox, 8_000).await;
     until("the worker to be ready", || readyz().starts_with("HTTP/1.1 200")).await;
     let log = fleet.log();

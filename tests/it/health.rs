@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::until;
-use crate::support::ask;
+use crate::support::send_raw;
 
 fn responds_with(http: &Http, path: &str, status: &str) -> bool {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    ask(http.address.port(), &request).starts_with(&format!("HTTP/1.1 {status}"))
+    send_raw(http.address.port(), &request).starts_with(&format!("HTTP/1.1 {status}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
 use crate::servers::broker;
-use crate::support::{World, ask, job, job_with, phone, sandbox};
+use crate::support::{World, job, job_with, phone, sandbox, send_raw};
 
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }";
 /// Size of a RabbitMQ frame, in bytes.
@@ -263,7 +263,7 @@ async fn a_worker_that_cannot_consume_jobs_is_not_ready() {
 }
 
 fn readyz(port: u16) -> String {
-    ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    send_raw(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 }
 
 /// Returns the rows of the campaign that runs during hostile input; `FLOWCAST_SURVIVAL_ROWS=100000` is full size.

@@ -184,10 +184,10 @@ connection.close()
         .map(|event| serde_json::from_str(event).unwrap())
         .collect();
     events.iter().for_each(assert_as_documented);
-    let judged = tokio::task::spawn_blocking(move || {
-        crate::schemas::judged(&crate::schemas::schema("event"), &events)
+    let results = tokio::task::spawn_blocking(move || {
+        crate::schemas::validate(&crate::schemas::schema("event"), &events)
     });
-    assert!(judged.await.unwrap().iter().all(|passes| *passes), "{out}");
+    assert!(results.await.unwrap().iter().all(|passes| *passes), "{out}");
     assert!(out.contains("campaign.running c1") && out.contains("\"accepted\": 250"), "{out}");
     // An operator can read the SIDs with redis-cli.
     let read = Command::new("redis-cli")
@@ -366,7 +366,7 @@ async fn a_worker_provides_health_metrics_and_a_log() {
 async fn a_worker_that_waits_for_its_servers_logs_it() {
     let mut redis = crate::servers::RedisProcess::start("");
     redis.kill();
-    let (_refuses, url) = crate::support::refusing();
+    let (_refuses, url) = crate::support::refusing_address();
     let fleet =
         Fleet::on(crate::support::World::new(1), &redis.url(), &crate::servers::amqp_url(), &url, FAST);
     let _worker = fleet.worker();

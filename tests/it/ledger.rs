@@ -27,7 +27,7 @@ use flowcast::ledger::{
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
-use crate::state_models::random_lives_are_as_a_plain_model_says;
+use crate::state_models::random_campaigns_match_a_plain_model;
 
 /// Returns a reason that is a text.
 fn text_reason(text: &str) -> Reason {
@@ -90,7 +90,7 @@ impl Store for RedisStore {
     type Ledger = Redis;
 
     async fn open(&self) -> Redis {
-        self.let_claims_run_out().await;
+        self.expire_claims().await;
         self.ledger().await
     }
 }
@@ -1690,7 +1690,7 @@ macro_rules! ledger_suite {
                 a_cancelled_campaign_skips_its_pending_messages
                 a_removed_campaign_leaves_nothing
                 a_heartbeat_reports_the_held_batches
-                random_lives_are_as_a_plain_model_says
+                random_campaigns_match_a_plain_model
         }
     };
     ($backend:ident, $store:expr, $($test:ident)+) => {

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Reaction, Scripted, World, accept, job_with, phone, sandbox};
+use crate::support::{CommandOutput, Reaction, Scripted, World, accept, job_with, phone, sandbox};
 
 /// Timeout of a wait: far longer than anything here takes.
 const LONG: Duration = Duration::from_mins(1);
@@ -22,7 +22,7 @@ async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
 }
 
 /// Starts a run, interrupts it as soon as `ready` returns true, and waits for its end.
-async fn run_and_interrupt(world: &World, signal: Signal, ready: impl FnMut() -> bool) -> Ended {
+async fn run_and_interrupt(world: &World, signal: Signal, ready: impl FnMut() -> bool) -> CommandOutput {
     let child = world
         .command(&["run", "job.json"])
         .stdout(std::process::Stdio::piped())

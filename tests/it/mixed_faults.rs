@@ -1,5 +1,5 @@
-//! Campaigns at every provider among all its faults at once, and killed in the middle: nobody gets a
-//! message twice, nobody is left out.
+//! Campaigns at every provider with all its faults at once, and killed during a batch: no message is sent twice, and none is
+//! lost.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::support::{World, sandbox};
 
-/// The messages of a campaign among all faults; `FLOWCAST_MIXED_ROWS=20000` is full size.
+/// Returns the number of messages of a campaign with all faults; `FLOWCAST_MIXED_ROWS=20000` is full size.
 fn rows() -> u64 {
     std::env::var("FLOWCAST_MIXED_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(8_000)
 }
 
-/// Runs a campaign until nothing is open; what a fault has held is resumed by running it again.
+/// Runs a campaign until it has completed. A campaign that a fault has held is resumed by another run.
 async fn run_to_the_end(world: &World) -> Value {
     for _ in 0..50 {
         let ended = world.run(&["run", "job.json", "--json"]).await;
@@ -25,57 +25,61 @@ async fn run_to_the_end(world: &World) -> Value {
             return status;
         }
     }
-    panic!("it does not end: {}", world.status("c1"));
+    panic!("the campaign does not complete: {}", world.status("c1"));
 }
 
-/// Holds what the ledger says of every message against what the provider took.
-fn assert_nothing_twice_nothing_lost(world: &World, sandbox: &Sandbox, rows: u64) -> HashMap<String, u64> {
-    let mut taken = HashMap::<String, Vec<String>>::new();
+/// Compares the report of every message with the messages that the provider accepted.
+fn assert_each_message_sent_at_most_once(
+    world: &World,
+    sandbox: &Sandbox,
+    rows: u64,
+) -> HashMap<String, u64> {
+    let mut accepted = HashMap::<String, Vec<String>>::new();
     for message in sandbox.taken() {
-        taken.entry(message.to).or_default().push(message.sid);
+        accepted.entry(message.to).or_default().push(message.sid);
     }
-    assert_eq!(taken.values().filter(|sids| sids.len() > 1).count(), 0, "sent twice");
+    assert_eq!(accepted.values().filter(|sids| sids.len() > 1).count(), 0, "messages were sent twice");
     let mut states = HashMap::<String, u64>::new();
     for line in world.report("c1") {
-        let sids = taken.get(line["recipient"].as_str().unwrap()).map(Vec::as_slice).unwrap_or_default();
+        let sids = accepted.get(line["recipient"].as_str().unwrap()).map(Vec::as_slice).unwrap_or_default();
         let state = line["state"].as_str().unwrap();
         *states.entry(state.into()).or_default() += 1;
         match state {
             "accepted" => assert_eq!(sids, [line["sid"].as_str().unwrap()], "{line}"),
-            "rejected" => assert!(sids.is_empty(), "rejected, and it was taken: {line}"),
+            "rejected" => assert!(sids.is_empty(), "a rejected message was accepted: {line}"),
             "in_doubt" => {}
-            _ => panic!("left out: {line}"),
+            _ => panic!("a message was skipped: {line}"),
         }
     }
-    assert_eq!(states.values().sum::<u64>(), rows, "lost: {states:?}");
-    // Whatever was taken is known as that, or is in doubt.
+    assert_eq!(states.values().sum::<u64>(), rows, "messages were lost: {states:?}");
+    // Every accepted message is reported as accepted or in doubt.
     let known = states.get("accepted").copied().unwrap_or(0);
-    let doubts = states.get("in_doubt").copied().unwrap_or(0);
-    assert!(taken.len() as u64 >= known && taken.len() as u64 <= known + doubts, "{states:?}");
+    let in_doubt = states.get("in_doubt").copied().unwrap_or(0);
+    assert!(accepted.len() as u64 >= known && accepted.len() as u64 <= known + in_doubt, "{states:?}");
     states
 }
 
-/// Runs a campaign while the provider shows each of its faults.
-async fn among_all_faults(provider: &str, behaviour: Behaviour, faults: &[(&'static str, f64)]) {
+/// Runs a campaign while the provider injects each of its faults.
+async fn run_with_all_faults(provider: &str, behaviour: Behaviour, faults: &[(&'static str, f64)]) {
     let rows = rows();
     let world = World::new(rows);
     let (sandbox, url) = sandbox(behaviour).await;
     sandbox.set_faults(faults.iter().copied());
     world.write_account(provider, &url, "limits = { messages = \"1000000/s\", requests = \"1000000/s\" }");
     let status = run_to_the_end(&world).await;
-    let states = assert_nothing_twice_nothing_lost(&world, &sandbox, rows);
+    let states = assert_each_message_sent_at_most_once(&world, &sandbox, rows);
     for state in ["accepted", "rejected", "in_doubt"] {
         assert!(states.get(state).is_some_and(|count| *count > 20), "{state} did not occur: {states:?}");
     }
     eprintln!(
-        "{provider}: {states:?}, rejected by code {}, answers {}",
+        "{provider}: {states:?}, rejected by code {}, responses {}",
         status["rejected"],
         sandbox.stats()["answers"]
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exotel_among_all_its_faults() {
+async fn no_message_is_lost_or_sent_twice_with_all_faults_of_exotel() {
     let behaviour = Behaviour { accept_rate: 0.97, error_rate: 0.05, cut_rate: 0.02, ..Behaviour::default() };
     let faults = [
         ("400", 0.02),
@@ -89,11 +93,11 @@ async fn exotel_among_all_its_faults() {
         ("131026", 0.005),
         ("131048", 0.00005),
     ];
-    among_all_faults("exotel", behaviour, &faults).await;
+    run_with_all_faults("exotel", behaviour, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kaleyra_among_all_its_faults() {
+async fn no_message_is_lost_or_sent_twice_with_all_faults_of_kaleyra() {
     let behaviour = Behaviour { accept_rate: 0.97, error_rate: 0.02, cut_rate: 0.01, ..Behaviour::default() };
     let faults = [
         ("WA400", 0.005),
@@ -104,11 +108,11 @@ async fn kaleyra_among_all_its_faults() {
         ("429", 0.000_5),
         ("502", 0.005),
     ];
-    among_all_faults("kaleyra", behaviour, &faults).await;
+    run_with_all_faults("kaleyra", behaviour, &faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn meta_among_all_its_faults() {
+async fn no_message_is_lost_or_sent_twice_with_all_faults_of_meta() {
     let behaviour = Behaviour { accept_rate: 0.97, error_rate: 0.02, cut_rate: 0.01, ..Behaviour::default() };
     let faults = [
         ("131047", 0.005),
@@ -119,45 +123,46 @@ async fn meta_among_all_its_faults() {
         ("130429", 0.000_5),
         ("504", 0.005),
     ];
-    among_all_faults("meta", behaviour, &faults).await;
+    run_with_all_faults("meta", behaviour, &faults).await;
 }
 
-/// A batch is many requests: those that were answered are known, those under way are in doubt, and
-/// those that had not begun are sent later.
-async fn killed_in_the_middle_of_a_batch(provider: &str) {
-    const UNDER_WAY: u64 = 8;
+/// Kills a run during a batch of many requests.
+///
+/// The outcomes of requests with a response are known, in-flight requests are in doubt, and the others are sent later.
+async fn kill_during_a_batch(provider: &str) {
+    const IN_FLIGHT: u64 = 8;
     let world = World::new(100);
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(300), ..Behaviour::default() }).await;
-    world.write_account(provider, &url, &format!("concurrency = {UNDER_WAY}"));
+    world.write_account(provider, &url, &format!("concurrency = {IN_FLIGHT}"));
     let mut child = world.command(&["run", "job.json"]).stderr(Stdio::null()).spawn().unwrap();
-    // In the middle of the sixth eight: some are answered, and some are surely under way.
+    // During the sixth group of eight requests: some have a response, and some are certainly in flight.
     while sandbox.stats()["requests"].as_u64().unwrap() < 44 {
         assert_eq!(child.try_wait().unwrap(), None);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(world.status("c1")["counts"]["total"], 100, "one batch");
+    assert_eq!(world.status("c1")["counts"]["total"], 100, "all messages are in one batch");
     let status = run_to_the_end(&world).await;
-    let doubts = status["counts"]["in_doubt"].as_u64().unwrap();
-    assert!((1..=UNDER_WAY).contains(&doubts), "{status}");
-    assert_eq!(status["counts"]["accepted"], json!(100 - doubts));
-    assert_nothing_twice_nothing_lost(&world, &sandbox, 100);
+    let in_doubt = status["counts"]["in_doubt"].as_u64().unwrap();
+    assert!((1..=IN_FLIGHT).contains(&in_doubt), "{status}");
+    assert_eq!(status["counts"]["accepted"], json!(100 - in_doubt));
+    assert_each_message_sent_at_most_once(&world, &sandbox, 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kaleyra_killed_in_the_middle_of_a_batch_leaves_its_requests_under_way_in_doubt() {
-    killed_in_the_middle_of_a_batch("kaleyra").await;
+async fn a_kill_during_a_kaleyra_batch_leaves_its_in_flight_requests_in_doubt() {
+    kill_during_a_batch("kaleyra").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn meta_killed_in_the_middle_of_a_batch_leaves_its_requests_under_way_in_doubt() {
-    killed_in_the_middle_of_a_batch("meta").await;
+async fn a_kill_during_a_meta_batch_leaves_its_in_flight_requests_in_doubt() {
+    kill_during_a_batch("meta").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_message_a_request_keeps_the_rate_whatever_the_latency() {
+async fn one_message_per_request_keeps_the_rate_at_high_latency() {
     let world = World::new(400);
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(500), ..Behaviour::default() }).await;
@@ -166,13 +171,13 @@ async fn one_message_a_request_keeps_the_rate_whatever_the_latency() {
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let took = start.elapsed();
     assert_eq!(sandbox.count(), 400);
-    // 100 at once, 300 in three seconds, and the last answer. One after another they would take
-    // 200 s; a busy machine takes some more than four, so the bound lies between.
+    // 100 at once, 300 in three seconds, and the last response. One after another the requests would take 200 s; a busy
+    // machine needs a little more than 4 s, so the bound is between the two.
     assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(100), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_requests_are_under_way_where_a_limit_could_not_be_used_else() {
+async fn concurrency_grows_until_the_rate_limit_is_used() {
     let world = World::new(1_600);
     let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(6), ..Behaviour::default() }).await;
     world.write_account("kaleyra", &url, "limits = { messages = \"100/s,burst=100\" }");
@@ -180,6 +185,6 @@ async fn more_requests_are_under_way_where_a_limit_could_not_be_used_else() {
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let took = start.elapsed();
     assert_eq!(sandbox.count(), 1_600);
-    // 1,500 in 15 s, and the last answer. The hundred at once that a worker begins with would take 96 s.
+    // 1,500 in 15 s, and the last response. The initial concurrency of 100 would take 96 s.
     assert!(took >= Duration::from_secs(15) && took < Duration::from_mins(1), "{took:?}");
 }

@@ -1,19 +1,19 @@
-//! Numbers as people write them, judged by Google's library for Python: what it reads is read here as the same number.
+//! Compares the parsing of phone numbers in their usual spellings with Google's library for Python.
 
 use std::path::Path;
 use std::process::Command;
 
 use flowcast::campaign::PhoneParser;
 
-/// The release whose numbering plans are those of the library that is used here.
+/// Release with the same numbering plans as the Rust library.
 const WANTED: &str = "phonenumbers==9.0.42";
 const COUNT: usize = 20_000;
 
 #[test]
-fn spellings_of_all_countries_are_the_number_that_googles_library_finds() {
+fn spellings_from_all_countries_are_parsed_as_by_googles_library() {
     let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/phone_numbers/spellings.py");
-    // A fresh one each time; a failure prints it.
+    // A different seed each time; a failure prints it.
     let seed = std::env::var("FLOWCAST_TEST_SEED")
         .unwrap_or_else(|_| jiff::Timestamp::now().as_second().to_string());
     let bash = "set -euo pipefail\n\
@@ -21,7 +21,7 @@ fn spellings_of_all_countries_are_the_number_that_googles_library_finds() {
             rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\" && touch \"$TOOL/ready\"\n\
         fi\n\
         exec \"$TOOL/bin/python\" \"$SCRIPT\" \"$COUNT\" \"$SEED\"\n";
-    let made = Command::new("bash")
+    let output = Command::new("bash")
         .args(["-c", bash])
         .env("TOOL", tool)
         .env("WANTED", WANTED)
@@ -30,8 +30,8 @@ fn spellings_of_all_countries_are_the_number_that_googles_library_finds() {
         .env("SEED", &seed)
         .output()
         .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let lines = String::from_utf8(made.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
     let (mut read, mut wrong) = (0, Vec::new());
     for line in lines.lines() {
         let (spelling, region, expected): (String, Option<String>, String) =
@@ -45,7 +45,7 @@ fn spellings_of_all_countries_are_the_number_that_googles_library_finds() {
     assert_eq!(read, COUNT);
     assert!(
         wrong.is_empty(),
-        "seed {seed}: {} wrong, as\n{}",
+        "seed {seed}: {} wrong, e.g.\n{}",
         wrong.len(),
         wrong[..wrong.len().min(20)].join("\n")
     );

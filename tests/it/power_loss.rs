@@ -1,5 +1,5 @@
-//! Redis that comes back older than it was: after a loss of power, from a backup, with and without those who know
-//! what it has forgotten.
+//! Redis restarts with older data: after a loss of power or from a backup, with and without workers whose journals have the
+//! lost writes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -15,43 +15,43 @@ use crate::schemas::blocks;
 use crate::servers::{RedisProcess, amqp_url, free_port};
 use crate::support::{World, sandbox};
 
-/// How often the power goes; `FLOWCAST_POWER_LOSSES=20` is the whole of it.
+/// Returns the number of power losses; `FLOWCAST_POWER_LOSSES=20` is full size.
 fn losses() -> u64 {
     std::env::var("FLOWCAST_POWER_LOSSES").ok().and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-/// How many messages are sent a second.
+/// Messages per second.
 const RATE: u64 = 400;
-/// Redis as it is set up by most: it answers before the disk has it.
+/// Redis' usual settings: it acknowledges a write before the write is on disk.
 const EVERY_SECOND: &str = "--appendonly yes --appendfsync everysec --maxmemory-policy noeviction";
-/// How much of it a loss of power takes.
+/// Duration whose writes are lost with the power.
 const LOST: Duration = Duration::from_secs(1);
 
-/// The file that grows, of those that hold its data.
-fn growing(redis: &RedisProcess) -> PathBuf {
+/// Returns the file to which Redis appends its writes.
+fn append_only_file(redis: &RedisProcess) -> PathBuf {
     let files = std::fs::read_dir(redis.folder.path().join("appendonlydir")).unwrap();
     let incremental = |path: &PathBuf| path.to_string_lossy().ends_with(".incr.aof");
     files.map(|file| file.unwrap().path()).filter(incremental).max().unwrap()
 }
 
-/// Kills Redis, and takes what it wrote in its last second. Returns how many bytes that were.
+/// Kills Redis and removes the writes of its last second. Returns how many bytes were removed.
 async fn lose_power(redis: &mut RedisProcess) -> u64 {
-    let file = growing(redis);
+    let file = append_only_file(redis);
     let size = || std::fs::metadata(&file).unwrap().len();
     let mut sizes = VecDeque::from([(Instant::now(), size())]);
-    let begun = Instant::now();
-    while begun.elapsed() < LOST {
+    let start = Instant::now();
+    while start.elapsed() < LOST {
         tokio::time::sleep(Duration::from_millis(10)).await;
         sizes.push_back((Instant::now(), size()));
     }
     redis.kill();
-    let (end, (_, then)) = (size(), sizes.pop_front().unwrap());
-    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(then).unwrap();
-    end - then
+    let (end, (_, earlier)) = (size(), sizes.pop_front().unwrap());
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(earlier).unwrap();
+    end - earlier
 }
 
-/// A fleet on a Redis of its own, with a campaign that takes its time.
-async fn begin(rows: u64, redis: &RedisProcess) -> (Fleet, Sandbox) {
+/// Prepares a fleet on a Redis of its own, with the job of a slow campaign.
+async fn slow_fleet(rows: u64, redis: &RedisProcess) -> (Fleet, Sandbox) {
     let behaviour = Behaviour { latency: Duration::from_millis(100), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let limits = format!("limits = {{ messages = \"{RATE}/s,burst=10\", requests = \"1000/s\" }}");
@@ -63,96 +63,96 @@ async fn begin(rows: u64, redis: &RedisProcess) -> (Fleet, Sandbox) {
     (fleet, sandbox)
 }
 
-/// A worker on another machine: nobody else gets at what it keeps there.
-fn elsewhere(fleet: &Fleet) -> (Worker, tempfile::TempDir) {
+/// Starts a worker as if on another machine: no other worker can read its journal.
+fn worker_on_another_machine(fleet: &Fleet) -> (Worker, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let worker = fleet.worker_in(folder.path());
     (worker, folder)
 }
 
-async fn until_completed(fleet: &Fleet, longest: Duration) -> Value {
+async fn until_completed(fleet: &Fleet, timeout: Duration) -> Value {
     let mut status = Value::Null;
-    let waited = tokio::time::timeout(longest, async {
+    let waited = tokio::time::timeout(timeout, async {
         while status["state"] != "completed" {
             tokio::time::sleep(Duration::from_millis(200)).await;
             status = fleet.status("c1");
         }
     });
-    assert!(waited.await.is_ok(), "it does not end: {status}\n{}", fleet.log());
+    assert!(waited.await.is_ok(), "the campaign does not complete: {status}\n{}", fleet.log());
     status
 }
 
-/// Nobody got it twice, and nobody is lost: who is accepted got it, and who is not is in doubt.
-fn nobody_twice_nobody_lost(fleet: &Fleet, sandbox: &Sandbox, rows: u64, status: &Value) {
+/// Asserts that no message was sent twice or lost: each one is accepted, by the provider too, or in doubt.
+fn assert_each_message_sent_at_most_once(fleet: &Fleet, sandbox: &Sandbox, rows: u64, status: &Value) {
     assert_eq!(sandbox.stats()["sent_twice"], 0, "{status}\n{}", fleet.log());
-    let of = |state: &str| status["counts"][state].as_u64().unwrap();
-    assert_eq!((of("total"), of("accepted") + of("in_doubt")), (rows, rows), "{status}");
-    let taken: HashMap<String, String> =
-        sandbox.taken().into_iter().map(|taken| (taken.to, taken.sid)).collect();
+    let count = |state: &str| status["counts"][state].as_u64().unwrap();
+    assert_eq!((count("total"), count("accepted") + count("in_doubt")), (rows, rows), "{status}");
+    let accepted: HashMap<String, String> =
+        sandbox.taken().into_iter().map(|message| (message.to, message.sid)).collect();
     let mut seen = HashSet::new();
     for line in fleet.world.report("c1") {
         let recipient = line["recipient"].as_str().unwrap().to_owned();
         if line["state"] == "accepted" {
-            assert_eq!(line["sid"].as_str(), taken.get(&recipient).map(String::as_str), "{line}");
+            assert_eq!(line["sid"].as_str(), accepted.get(&recipient).map(String::as_str), "{line}");
         } else {
             assert_eq!(line["state"], "in_doubt", "{line}");
         }
         assert!(seen.insert(recipient), "{line}");
     }
     assert_eq!(seen.len() as u64, rows);
-    eprintln!("accepted {}, in doubt {}, sent twice 0, lost 0", of("accepted"), of("in_doubt"));
+    eprintln!("accepted {}, in doubt {}, sent twice 0, lost 0", count("accepted"), count("in_doubt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_loss_of_power_took_is_written_again_before_anything_is_sent() {
+async fn writes_lost_with_the_power_are_restored_before_anything_is_sent() {
     let rows = losses() * 1_900 + 2_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
-    let _workers = [fleet.worker(), elsewhere(&fleet).0];
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
+    let _workers = [fleet.worker(), worker_on_another_machine(&fleet).0];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
+    until("the first messages to be sent", || sandbox.count() > 200).await;
     for _ in 0..losses() {
         let bytes = lose_power(&mut redis).await;
-        let (then, begun) = (sandbox.count(), Instant::now());
+        let (then, start) = (sandbox.count(), Instant::now());
         redis.restart();
-        until("sending to go on", || sandbox.count() > then + RATE).await;
-        eprintln!("{bytes} bytes lost, sending again for a second after {:.1?}", begun.elapsed());
+        until("sending to continue", || sandbox.count() > then + RATE).await;
+        eprintln!("{bytes} bytes lost, messages of a second sent {:.1?} after the restart", start.elapsed());
     }
     let status = until_completed(&fleet, Duration::from_secs(rows / RATE + 60)).await;
     assert!(fleet.log().contains("restored outcomes that Redis lost"), "{}", fleet.log());
-    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, rows, &status);
     assert!(status["counts"]["in_doubt"].as_u64().unwrap() <= losses() * 160, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_died_with_it_is_spoken_for_by_those_on_its_machine() {
+async fn a_worker_restores_the_lost_writes_of_dead_workers_on_its_machine() {
     let rows = 4_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
     let (mut first, mut second) = (fleet.worker(), fleet.worker());
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 800).await;
+    until("the first messages to be sent", || sandbox.count() > 800).await;
     lose_power(&mut redis).await;
-    // None of those that sent lives on: whoever is started on the machine next knows what they did.
+    // All workers that sent are killed: the next worker on the machine reads their journals.
     first.kill();
     second.kill();
     redis.restart();
     let _third = fleet.worker();
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
     assert!(fleet.log().contains("compared the journal of a dead worker of this machine"), "{}", fleet.log());
-    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, rows, &status);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_decides() {
+async fn a_campaign_with_unknown_lost_writes_is_held_until_an_operator_recovers_it() {
     let rows = 10_000 + losses() * 2_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
-    let (mut lost, machine) = elsewhere(&fleet);
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
+    let (mut lost, machine) = worker_on_another_machine(&fleet);
     let _other = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 800).await;
-    // A machine goes, with what it knew, and the power of another.
+    until("the first messages to be sent", || sandbox.count() > 800).await;
+    // One machine is lost with its journal, and another one loses power.
     lose_power(&mut redis).await;
     lost.kill();
     drop(machine);
@@ -161,59 +161,59 @@ async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_de
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.contains("1 worker") && reason.contains("flowcast recover c1"), "{reason}");
     let then = sandbox.count();
-    // Resumed as it is, it is held again, and nothing has gone out.
+    // A plain resume is followed by another hold, and sends nothing.
     fleet.ok(&["resume", "c1"]).await;
-    until("it to be held again", || fleet.status("c1")["state"] == "held").await;
+    until("the campaign to be held again", || fleet.status("c1")["state"] == "held").await;
     let shown = fleet.ok(&["recover", "c1", "--dry-run"]).await;
     assert!(shown.out.contains("has not reported what it sent"), "{}", shown.out);
     assert_eq!(
         (sandbox.count(), &fleet.status("c1")["counts"]["in_doubt"]),
         (then, &status["counts"]["in_doubt"])
     );
-    let told = fleet.ok(&["recover", "c1", "--json"]).await;
-    let told: Value = serde_json::from_str(&told.out).unwrap();
-    assert_eq!(told["gap"]["silent"].as_array().map(Vec::len), Some(1), "{told}");
-    assert_eq!(told["recovered"]["state"], "running", "{told}");
-    assert!(told["recovered"]["messages"].as_u64().unwrap() > 0, "{told}");
+    let recovery = fleet.ok(&["recover", "c1", "--json"]).await;
+    let recovery: Value = serde_json::from_str(&recovery.out).unwrap();
+    assert_eq!(recovery["gap"]["silent"].as_array().map(Vec::len), Some(1), "{recovery}");
+    assert_eq!(recovery["recovered"]["state"], "running", "{recovery}");
+    assert!(recovery["recovered"]["messages"].as_u64().unwrap() > 0, "{recovery}");
     let status = until_completed(&fleet, Duration::from_secs(rows / RATE + 60)).await;
-    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
-    // What can't have been sent, at its rate, was sent.
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, rows, &status);
+    // Messages that the rate limit cannot have admitted before were sent after the recovery.
     assert!(status["counts"]["accepted"].as_u64().unwrap() > 1_000, "{status}");
     let again = fleet.ok(&["recover", "c1"]).await;
     assert!(again.out.contains("no lost writes are known"), "{}", again.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_was_restored_sends_nothing_again() {
+async fn a_restored_backup_sends_no_message_again() {
     let rows = 3_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
     let worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 800).await;
-    let backup = std::fs::read(growing(&redis)).unwrap();
+    until("the first messages to be sent", || sandbox.count() > 800).await;
+    let backup = std::fs::read(append_only_file(&redis)).unwrap();
     until_completed(&fleet, Duration::from_mins(1)).await;
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.exit_status().await, Some(0));
     redis.kill();
-    std::fs::write(growing(&redis), backup).unwrap();
+    std::fs::write(append_only_file(&redis), backup).unwrap();
     redis.restart();
-    let (_worker, _folder) = elsewhere(&fleet);
+    let (_worker, _folder) = worker_on_another_machine(&fleet);
     let status = fleet.until_state("c1", "held").await;
     assert!(status["counts"]["accepted"].as_u64().unwrap() < rows, "{status}");
     fleet.ok(&["recover", "c1"]).await;
     let status = until_completed(&fleet, Duration::from_mins(1)).await;
-    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
-    // They are doubts like others: a person may have them sent again, and knows that some get it twice.
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, rows, &status);
+    // The messages in doubt can be resolved like any other.
     fleet.ok(&["resolve", "c1", "--abandon"]).await;
     assert_eq!(fleet.status("c1")["counts"]["in_doubt"], 0);
 }
 
-/// Runs a block of the page on operations, known by its first line, as its reader would.
-async fn as_on_the_page(fleet: &Fleet, block: &str, redis: &RedisProcess) -> String {
+/// Runs a block of the page on backups, identified by its first line, as a reader does.
+async fn run_documented_block(fleet: &Fleet, block: &str, redis: &RedisProcess) -> String {
     let blocks = blocks("docs/operations/backups.md", "sh");
     let script = blocks.into_iter().find(|script| script.starts_with(&format!("# {block}\n"))).unwrap();
-    // The page's port may be in use here.
+    // The port on the page may be in use.
     let script = format!("set -euo pipefail\n{}", script.replace("6390", &free_port().to_string()));
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_flowcast")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
@@ -227,73 +227,73 @@ async fn as_on_the_page(fleet: &Fleet, block: &str, redis: &RedisProcess) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_redis_is_made_and_restored_as_the_page_says() {
+async fn redis_is_backed_up_and_restored_as_documented() {
     let rows = 3_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
     let worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 600).await;
-    as_on_the_page(&fleet, "back up", &redis).await;
+    until("the first messages to be sent", || sandbox.count() > 600).await;
+    run_documented_block(&fleet, "back up", &redis).await;
     let then = sandbox.count();
     until("more to be sent", || sandbox.count() > then + 400).await;
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.exit_status().await, Some(0));
     redis.kill();
-    as_on_the_page(&fleet, "restore", &redis).await;
+    run_documented_block(&fleet, "restore", &redis).await;
     redis.restart();
-    let said = as_on_the_page(&fleet, "recover", &redis).await;
+    let output = run_documented_block(&fleet, "recover", &redis).await;
     assert!(
-        said.contains("campaign c1: running, ") && said.contains("that may have been sent are in doubt"),
-        "{said}"
+        output.contains("campaign c1: running, ") && output.contains("that may have been sent are in doubt"),
+        "{output}"
     );
-    let (_worker, _folder) = elsewhere(&fleet);
+    let (_worker, _folder) = worker_on_another_machine(&fleet);
     let status = until_completed(&fleet, Duration::from_mins(1)).await;
-    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, rows, &status);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_store_is_made_and_restored_as_the_page_says() {
+async fn a_store_is_backed_up_and_restored_as_documented() {
     let rows = 2_000;
     let redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
     let world = &fleet.world;
     let mut child =
         world.command(&["run", "job.json", "--store", "flowcast.db"]).stderr(Stdio::null()).spawn().unwrap();
-    until("it to be on its way", || sandbox.count() > 300).await;
-    as_on_the_page(&fleet, "back up a store", &redis).await;
+    until("the first messages to be sent", || sandbox.count() > 300).await;
+    run_documented_block(&fleet, "back up a store", &redis).await;
     let then = sandbox.count();
     until("more to be sent", || sandbox.count() > then + 400).await;
     child.kill().unwrap();
     child.wait().unwrap();
-    let said = as_on_the_page(&fleet, "restore a store", &redis).await;
-    assert!(said.contains("campaign c1: running, "), "{said}");
+    let output = run_documented_block(&fleet, "restore a store", &redis).await;
+    assert!(output.contains("campaign c1: running, "), "{output}");
     let ended = world.run(&["run", "job.json", "--store", "flowcast.db", "--json"]).await;
     let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
     assert_eq!(last["state"], "completed", "{last}");
     assert_eq!(sandbox.stats()["sent_twice"], 0, "{last}");
-    let of = |state: &str| last["counts"][state].as_u64().unwrap();
-    assert_eq!(of("accepted") + of("in_doubt"), rows, "{last}");
+    let count = |state: &str| last["counts"][state].as_u64().unwrap();
+    assert_eq!(count("accepted") + count("in_doubt"), rows, "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
+async fn a_campaign_removed_after_its_retention_is_not_registered_again() {
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(300, &redis).await;
+    let (fleet, sandbox) = slow_fleet(300, &redis).await;
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("[redis]\n", "[redis]\nkeep_for = \"1s\"\n"));
     let _worker = fleet.worker();
     fleet.submit().await;
     fleet.until_state("c1", "completed").await;
-    // One that begins later forgets what ended longer ago than it is kept.
+    // A worker that starts later removes campaigns whose retention is over.
     let finished = fleet.status("c1")["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    until("it to be kept no longer", || jiff::Timestamp::now() > finished + Duration::from_secs(1)).await;
+    until("the retention to be over", || jiff::Timestamp::now() > finished + Duration::from_secs(1)).await;
     let _other = fleet.worker();
-    until("it to be forgotten", || fleet.status("c1").is_null()).await;
-    // The first still knows of it, and of all that it sent.
+    until("the campaign to be removed", || fleet.status("c1").is_null()).await;
+    // The journal of the first worker still has the campaign.
     redis.kill();
     redis.restart();
-    until("it to be compared", || fleet.log().contains("comparing this worker's journal")).await;
+    until("the journal to be compared", || fleet.log().contains("comparing this worker's journal")).await;
     let mut other = crate::support::job();
     other["id"] = "c2".into();
     other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] });
@@ -303,7 +303,7 @@ async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
     assert!(fleet.status("c1").is_null(), "{}", fleet.log());
     assert!(!fleet.log().contains("registering it again"), "{}", fleet.log());
     assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (301, &serde_json::json!(0)));
-    // Its id is free, and what was sent under it before is nothing to the new one.
+    // The id is free again, and the new campaign does not depend on the messages of the removed one.
     redis.kill();
     redis.restart();
     fleet.world.write_job(&crate::support::job());
@@ -314,81 +314,85 @@ async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_that_was_forgotten_altogether_is_registered_again() {
+async fn a_campaign_that_redis_lost_completely_is_registered_again() {
     let mut redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(1_000, &redis).await;
+    let (fleet, sandbox) = slow_fleet(1_000, &redis).await;
     let _worker = fleet.worker();
     until("the worker", || fleet.log().contains("working on Redis")).await;
-    let file = growing(&redis);
+    let file = append_only_file(&redis);
     let then = std::fs::metadata(&file).unwrap().len();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
+    until("the first messages to be sent", || sandbox.count() > 200).await;
     redis.kill();
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(then).unwrap();
     redis.restart();
     let status = until_completed(&fleet, Duration::from_mins(1)).await;
-    nobody_twice_nobody_lost(&fleet, &sandbox, 1_000, &status);
+    assert_each_message_sent_at_most_once(&fleet, &sandbox, 1_000, &status);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_emptied_redis_sends_nothing_twice_and_forgets_nobody_who_said_stop() {
+async fn an_emptied_redis_causes_no_second_message_and_keeps_opt_outs() {
     let redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(1_000, &redis).await;
-    // In the audience, and not sent to yet when the server is emptied.
-    let stopped = crate::support::phone(990);
-    fleet.ok(&["suppress", "add", &stopped]).await;
+    let (fleet, sandbox) = slow_fleet(1_000, &redis).await;
+    // A recipient whose message has not been sent when the server is emptied.
+    let suppressed = crate::support::phone(990);
+    fleet.ok(&["suppress", "add", &suppressed]).await;
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
-    assert!(redis.says("FLUSHALL", "+OK"));
-    // Whoever looks sees no campaign, and submits it again.
+    until("the first messages to be sent", || sandbox.count() > 200).await;
+    assert!(redis.responds("FLUSHALL", "+OK"));
+    // The campaign seems to be lost and is submitted again.
     fleet.submit().await;
     let status = fleet.until_state("c1", "held").await;
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.contains("Redis was emptied") && reason.contains("flowcast recover c1"), "{reason}");
-    // What a worker says later holds it again.
-    until("both workers to have written what they know", || {
+    // Journals that workers report later hold the campaign again.
+    until("both workers to report their journals", || {
         fleet.log().matches("Redis was emptied while this worker ran").count() == 2
     })
     .await;
-    until("the list to be there again", || {
-        fleet.world.flowcast(&["suppress", "list"]).out.contains(&stopped)
+    until("the suppression list to be restored", || {
+        fleet.world.flowcast(&["suppress", "list"]).out.contains(&suppressed)
     })
     .await;
-    // Resuming alone sends nothing: a person has to say that what nobody knows may have been sent.
+    // A plain resume sends nothing: an operator must decide that unknown messages may have been sent.
     fleet.ok(&["resume", "c1"]).await;
     fleet.until_state("c1", "held").await;
     let sent = sandbox.count();
     let recovered = fleet.ok(&["recover", "c1"]).await;
     assert!(recovered.out.contains("that may have been sent are in doubt"), "{recovered:?}");
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
-    let of = |state: &str| status["counts"][state].as_u64().unwrap();
-    // What is known as accepted was taken, and nobody got it twice; nobody else was sent to.
+    let count = |state: &str| status["counts"][state].as_u64().unwrap();
+    // No message was sent twice, and after the recovery none was sent at all.
     assert_eq!(sandbox.stats()["sent_twice"], 0);
-    assert_eq!((of("accepted") + of("in_doubt") + of("skipped"), of("total")), (1_000, 1_000), "{status}");
+    assert_eq!(
+        (count("accepted") + count("in_doubt") + count("skipped"), count("total")),
+        (1_000, 1_000),
+        "{status}"
+    );
     assert!(
-        of("accepted") > 100 && of("accepted") <= sent && sandbox.count() == sent,
+        count("accepted") > 100 && count("accepted") <= sent && sandbox.count() == sent,
         "{status}, {sent} sent"
     );
-    assert!(sandbox.taken().iter().all(|taken| taken.to != stopped));
+    assert!(sandbox.taken().iter().all(|message| message.to != suppressed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_that_is_killed_is_done_by_the_next() {
+async fn a_killed_recovery_is_completed_by_the_next() {
     let rows = 2_000;
     let redis = RedisProcess::start(EVERY_SECOND);
-    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (fleet, sandbox) = slow_fleet(rows, &redis).await;
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 400).await;
-    assert!(redis.says("FLUSHALL", "+OK"));
+    until("the first messages to be sent", || sandbox.count() > 400).await;
+    assert!(redis.responds("FLUSHALL", "+OK"));
     fleet.until_state("c1", "held").await;
-    until("the worker to have written what it knows", || {
+    until("the worker to report its journal", || {
         fleet.log().contains("Redis was emptied while this worker ran")
     })
     .await;
     let sent = sandbox.count();
-    // At a different moment each time, until one of them is done before it is killed.
+    // Each recovery is killed later than the one before, until one completes.
     for nth in 0..40 {
         let mut recovery = fleet.world.command(&["recover", "c1"]).stdout(Stdio::null()).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(nth * 10)).await;
@@ -397,13 +401,13 @@ async fn a_recovery_that_is_killed_is_done_by_the_next() {
             break;
         }
     }
-    // One that was killed behind its last write but one says so, and leaves the rest to whoever resumes it.
+    // A recovery that was killed between its last two writes has only the resume left.
     fleet.ok(&["recover", "c1"]).await;
     if fleet.status("c1")["state"] == "held" {
         fleet.ok(&["resume", "c1"]).await;
     }
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
-    let of = |state: &str| status["counts"][state].as_u64().unwrap();
-    assert_eq!((of("accepted") + of("in_doubt"), of("total")), (rows, rows), "{status}");
+    let count = |state: &str| status["counts"][state].as_u64().unwrap();
+    assert_eq!((count("accepted") + count("in_doubt"), count("total")), (rows, rows), "{status}");
     assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (sent, &json!(0)), "{status}");
 }

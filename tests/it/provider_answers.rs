@@ -1,12 +1,12 @@
-//! "Which answers prove what" (docs/architecture.md): a test a row, over real sockets, seen from
-//! outside — what the provider got, and what status and report say.
+//! One test for each row of the table of responses (docs/architecture.md), over real sockets: what the provider received, and
+//! the status and the report.
 
 use serde_json::{Value, json};
 
 use crate::fleet::LONG;
-use crate::support::{Reaction, Scripted, World, accept, entries, failure, phone, refusing, success};
+use crate::support::{Reaction, Scripted, World, accept, entries, failure, phone, refusing_address, success};
 
-/// Runs three messages in one batch against a script.
+/// Runs a campaign of three messages in one batch with a scripted provider.
 async fn run(
     react: impl Fn(usize, &[String]) -> Reaction + Send + Sync + 'static,
 ) -> (World, Scripted, Option<i32>, Value) {
@@ -30,7 +30,7 @@ async fn a_202_entry_of_success_is_accepted_with_its_sid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_202_entry_of_429_or_5xx_is_tried_again_alone() {
+async fn only_the_202_entries_of_429_or_5xx_are_retried() {
     let (_, provider, code, _) = run(|nth, to| match nth {
         0 => Reaction::Answer(
             202,
@@ -62,20 +62,23 @@ async fn a_202_entry_of_any_other_code_is_rejected_with_code_and_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_202_with_another_number_of_entries_leaves_all_in_doubt() {
-    // The entry of the first message is missing, and that of the second is there: by their places, the first would have
-    // the second's SID.
-    let taken = |to: &str| success(to);
+async fn a_202_with_a_wrong_number_of_entries_leaves_all_messages_in_doubt() {
+    // If the entry of the first message is missing, the first message would get the SID of the second by position.
+    let entry = |to: &str| success(to);
     for missing in 0..3 {
         let (world, provider, code, _) = run(move |_, to| {
-            let some = to.iter().enumerate().filter(|(nth, _)| *nth != missing);
-            Reaction::Answer(202, "", entries(some.map(|(_, to)| taken(to))))
+            let others = to.iter().enumerate().filter(|(nth, _)| *nth != missing);
+            Reaction::Answer(202, "", entries(others.map(|(_, to)| entry(to))))
         })
         .await;
         assert_eq!(code, Some(3));
         assert_eq!(states(&world), ["in_doubt"; 3]);
         assert_eq!(world.flowcast(&["retry", "c1"]).status, Some(0));
-        assert_eq!(provider.requests().len(), 1, "what may have been taken is never sent again");
+        assert_eq!(
+            provider.requests().len(),
+            1,
+            "a message that may have been accepted must not be sent again"
+        );
     }
     let (world, ..) = run(|_, to| {
         let more = to.iter().chain(to).map(|to| success(to));
@@ -86,16 +89,16 @@ async fn a_202_with_another_number_of_entries_leaves_all_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_202_that_can_not_be_read_is_in_doubt() {
+async fn an_unreadable_202_is_in_doubt() {
     let (world, provider, code, _) =
         run(|_, _| Reaction::Answer(202, "", "<html>thanks</html>".into())).await;
     assert_eq!(code, Some(3));
     assert_eq!(states(&world), ["in_doubt"; 3]);
-    assert_eq!(provider.requests().len(), 1, "a request in doubt is never repeated");
+    assert_eq!(provider.requests().len(), 1, "a request in doubt must not be retried");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
+async fn a_400_is_split_in_halves_until_the_invalid_message_is_isolated() {
     let bad = phone(2);
     let (world, provider, code, status) = run(move |_, to| {
         if to.contains(&bad) {
@@ -115,12 +118,12 @@ async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
         world.report("c1")[1]["detail"],
         "HTTP 400: malformed — A field of the message is invalid or missing. Fix the template: read the text next to the code."
     );
-    // 3, then 1 and 2, then 1 and 1: nobody is in a request more after theirs succeeded.
+    // 3, then 1 and 2, then 1 and 1: no accepted message is sent again.
     assert_eq!(provider.requests().iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 2, 1, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_about_the_account_holds_and_leaves_every_message_pending() {
+async fn an_account_error_holds_the_campaign_and_leaves_every_message_pending() {
     for (status, advice) in
         [(401, "check the credentials"), (402, "plan and balance"), (403, "may not use this")]
     {
@@ -145,17 +148,17 @@ async fn a_404_holds_the_campaign() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed_and_holds_the_campaign() {
-    let elsewhere = Scripted::start(|_, to| accept(to)).await;
-    let location = format!("location: {}\r\n", elsewhere.url);
+    let other = Scripted::start(|_, to| accept(to)).await;
+    let location = format!("location: {}\r\n", other.url);
     let location: &'static str = location.leak();
     let (_, provider, code, now) = run(move |_, _| Reaction::Answer(307, location, String::new())).await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
     assert!(now["reason"].as_str().unwrap().contains("check region and base_url"), "{now}");
-    assert_eq!((provider.requests().len(), elsewhere.requests().len()), (1, 0));
+    assert_eq!((provider.requests().len(), other.requests().len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
+async fn a_429_delays_sending_by_its_retry_after_and_rejects_nothing() {
     let start = std::time::Instant::now();
     let (_, provider, code, _) =
         run(
@@ -169,7 +172,7 @@ async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_beyond_all_reason_is_no_panic() {
+async fn an_excessive_retry_after_is_limited_to_an_hour() {
     let world = World::new(3);
     let provider =
         Scripted::start(|_, _| Reaction::Answer(429, "retry-after: 18446744073709551615\r\n", String::new()))
@@ -178,20 +181,20 @@ async fn a_retry_after_beyond_all_reason_is_no_panic() {
     let mut child = world.command(&["run", "job.json"]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let start = std::time::Instant::now();
     loop {
-        assert!(start.elapsed() < LONG, "it does not wait");
+        assert!(start.elapsed() < LONG, "timed out waiting for the delay");
         let ended = world.run(&["status", "c1", "--json"]).await;
         if ended.out.contains("rate-limited by the provider; resumes in 3600 s") {
             break;
         }
-        assert_eq!(child.try_wait().unwrap(), None, "it ended: {ended:?}");
+        assert_eq!(child.try_wait().unwrap(), None, "the run must not end: {ended:?}");
     }
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_429_delays_and_never_holds() {
-    // More of them than the tries that a failure has.
+async fn many_429s_in_a_row_delay_the_campaign_and_never_hold_it() {
+    // More than the number of attempts after an error.
     let (_, provider, code, status) =
         run(
             |nth, to| {
@@ -204,7 +207,7 @@ async fn a_storm_of_429_delays_and_never_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_500_in_the_providers_json_is_tried_again() {
+async fn a_500_in_the_providers_format_is_retried() {
     let (_, provider, code, _) = run(|nth, to| {
         if nth < 2 {
             Reaction::Answer(500 + 3 * (nth as u16), "", json!({ "http_code": 500 }).to_string())
@@ -217,7 +220,7 @@ async fn a_500_in_the_providers_json_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_500_that_does_not_end_holds_the_campaign_with_the_reason() {
+async fn a_repeated_500_holds_the_campaign_with_the_reason() {
     let (_, provider, code, now) = run(|_, _| {
         Reaction::Answer(
             503,
@@ -232,7 +235,7 @@ async fn a_500_that_does_not_end_holds_the_campaign_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_5xx_that_is_not_the_providers_is_in_doubt() {
+async fn a_5xx_in_another_format_is_in_doubt() {
     for (status, body) in
         [(502, "<html>Bad Gateway</html>"), (504, ""), (500, "<html>oops</html>"), (503, "")]
     {
@@ -243,9 +246,9 @@ async fn a_5xx_that_is_not_the_providers_is_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_is_tried_again_and_then_holds() {
+async fn a_refused_connection_is_retried_and_then_holds_the_campaign() {
     let world = World::new(3);
-    let (_refuses, url) = refusing();
+    let (_refuses, url) = refusing_address();
     world.write_config(&url, "");
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
@@ -254,7 +257,7 @@ async fn a_refused_connection_is_tried_again_and_then_holds() {
         (Some(3), &json!("held"), &json!(3))
     );
     assert!(now["reason"].as_str().unwrap().contains("refused"), "{now}");
-    // Mended, it goes on.
+    // The campaign continues when the provider is reachable.
     let provider = Scripted::start(|_, to| accept(to)).await;
     world.write_config(&provider.url, "");
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
@@ -262,7 +265,7 @@ async fn a_refused_connection_is_tried_again_and_then_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closed_after_the_request_went_out_is_in_doubt_and_never_repeated() {
+async fn a_connection_closed_after_the_request_is_in_doubt_and_not_retried() {
     let (world, provider, code, now) = run(|_, _| Reaction::Close).await;
     assert_eq!((code, &now["state"], &now["counts"]["in_doubt"]), (Some(3), &json!("completed"), &json!(3)));
     assert_eq!(states(&world), ["in_doubt"; 3]);
@@ -271,7 +274,7 @@ async fn closed_after_the_request_went_out_is_in_doubt_and_never_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doubt_is_sent_again_only_where_the_job_says_so() {
+async fn a_message_in_doubt_is_resent_only_if_the_job_says_so() {
     let world = World::new(3);
     world.write_job(&crate::support::job_with("/on_in_doubt", json!("resend")));
     let provider = Scripted::start(|nth, to| if nth == 0 { Reaction::Close } else { accept(to) }).await;
@@ -281,7 +284,7 @@ async fn a_doubt_is_sent_again_only_where_the_job_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_always_breaks_holds_the_campaign_before_all_is_in_doubt() {
+async fn a_connection_that_keeps_failing_holds_the_campaign_before_all_is_in_doubt() {
     let world = World::new(2_000);
     let provider = Scripted::start(|_, _| Reaction::Close).await;
     world.write_config(

@@ -1,4 +1,4 @@
-//! What every queue keeps to. A new backend is one more call of `queue_suite!`.
+//! Tests of every queue backend. A new backend is one more call of `queue_suite!`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::servers::{amqp_url, broker};
 
-/// Far longer than anything here takes.
+/// Timeout of every wait.
 const LONG: Duration = Duration::from_secs(20);
 
 fn batch(number: u32) -> QueuedBatch {
@@ -20,21 +20,21 @@ fn batch(number: u32) -> QueuedBatch {
 }
 
 async fn next<Q: Queue>(queue: &Q) -> (QueuedBatch, Q::Receipt) {
-    timeout(LONG, queue.next()).await.expect("no batch came").unwrap()
+    timeout(LONG, queue.next()).await.expect("a batch must arrive").unwrap()
 }
 
-async fn batches_come_whole_and_in_order(queue: impl Queue) {
+async fn batches_arrive_complete_and_in_order(queue: impl Queue) {
     for number in 0..3 {
         queue.publish(vec![batch(number)]).await.unwrap();
     }
     for number in 0..3 {
-        let (got, receipt) = next(&queue).await;
-        assert_eq!(got, batch(number));
+        let (delivered, receipt) = next(&queue).await;
+        assert_eq!(delivered, batch(number));
         queue.acknowledge(receipt).await.unwrap();
     }
 }
 
-async fn an_acknowledged_batch_is_gone(queue: impl Queue) {
+async fn an_acknowledged_batch_is_not_redelivered(queue: impl Queue) {
     queue.publish(vec![batch(0)]).await.unwrap();
     let (_, receipt) = next(&queue).await;
     queue.acknowledge(receipt).await.unwrap();
@@ -42,14 +42,14 @@ async fn an_acknowledged_batch_is_gone(queue: impl Queue) {
     assert_eq!(next(&queue).await.0.batch.number, 1);
 }
 
-async fn a_batch_whose_taker_is_gone_comes_back(queue: impl Queue) {
+async fn a_batch_whose_receipt_is_dropped_is_redelivered(queue: impl Queue) {
     queue.publish(vec![batch(7)]).await.unwrap();
     let (_, receipt) = next(&queue).await;
     drop(receipt);
     assert_eq!(next(&queue).await.0, batch(7));
 }
 
-async fn a_batch_has_one_taker_at_a_time(queue: impl Queue) {
+async fn a_batch_has_one_consumer_at_a_time(queue: impl Queue) {
     queue.publish(vec![batch(0)]).await.unwrap();
     let (_, _receipt) = next(&queue).await;
     let other = queue.clone();
@@ -58,29 +58,29 @@ async fn a_batch_has_one_taker_at_a_time(queue: impl Queue) {
     assert_eq!(second.await.unwrap(), 1);
 }
 
-async fn a_delayed_batch_comes_back_later_as_it_was_changed(queue: impl Queue) {
+async fn a_delayed_batch_is_redelivered_later_with_its_changes(queue: impl Queue) {
     queue.publish(vec![batch(0)]).await.unwrap();
-    let (mut taken, receipt) = next(&queue).await;
-    (taken.left, taken.attempt) = (vec![1], 3);
+    let (mut changed, receipt) = next(&queue).await;
+    (changed.left, changed.attempt) = (vec![1], 3);
     let start = std::time::Instant::now();
-    queue.delay(receipt, taken.clone(), Duration::from_millis(300)).await.unwrap();
+    queue.delay(receipt, changed.clone(), Duration::from_millis(300)).await.unwrap();
     queue.publish(vec![batch(1)]).await.unwrap();
     let (first, receipt) = next(&queue).await;
-    assert_eq!(first.batch.number, 1, "a delayed batch must hold nobody up");
+    assert_eq!(first.batch.number, 1, "a delayed batch must not delay others");
     queue.acknowledge(receipt).await.unwrap();
-    assert_eq!(next(&queue).await.0, taken);
+    assert_eq!(next(&queue).await.0, changed);
     assert!(start.elapsed() >= Duration::from_millis(299));
 }
 
-async fn what_waits_and_what_is_held_is_known(queue: impl Queue) {
+async fn waiting_and_held_batches_are_counted(queue: impl Queue) {
     assert_eq!((queue.waiting().await.unwrap(), queue.held()), (0, 0));
     queue.publish((0..30).map(batch).collect()).await.unwrap();
-    let (taken, receipt) = next(&queue).await;
+    let (first, receipt) = next(&queue).await;
     assert_eq!(queue.held(), 1);
-    // Those that were handed over ahead do not wait any more.
+    // Prefetched batches are not counted as waiting.
     assert!((1..30).contains(&queue.waiting().await.unwrap()));
-    queue.delay(receipt, taken, Duration::from_secs(2)).await.unwrap();
-    assert_eq!(queue.held(), 1, "a batch that was delayed comes back");
+    queue.delay(receipt, first, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(queue.held(), 1, "a delayed batch is still held");
     let (_, receipt) = next(&queue).await;
     drop(receipt);
     queue.close().await;
@@ -90,45 +90,45 @@ async fn what_waits_and_what_is_held_is_known(queue: impl Queue) {
     assert_eq!(queue.health_error(), None);
 }
 
-async fn many_takers_get_every_batch_once(queue: impl Queue) {
-    let takers: Vec<_> = (0..8)
+async fn many_consumers_get_every_batch_once(queue: impl Queue) {
+    let consumers: Vec<_> = (0..8)
         .map(|_| {
             let queue = queue.clone();
             tokio::spawn(async move {
                 let mut numbers = Vec::new();
                 loop {
-                    let (got, receipt) = next(&queue).await;
+                    let (delivered, receipt) = next(&queue).await;
                     queue.acknowledge(receipt).await.unwrap();
-                    if got.batch.number == u32::MAX {
+                    if delivered.batch.number == u32::MAX {
                         return numbers;
                     }
-                    numbers.push(got.batch.number);
+                    numbers.push(delivered.batch.number);
                 }
             })
         })
         .collect();
     for number in (0..500).chain([u32::MAX; 8]) {
-        timeout(LONG, queue.publish(vec![batch(number)])).await.expect("the queue stands still").unwrap();
+        timeout(LONG, queue.publish(vec![batch(number)])).await.expect("publishing must not block").unwrap();
     }
     let mut all = Vec::new();
-    for taker in takers {
-        all.extend(taker.await.unwrap());
+    for consumer in consumers {
+        all.extend(consumer.await.unwrap());
     }
     all.sort_unstable();
     assert_eq!(all, (0..500).collect::<Vec<_>>());
 }
 
-/// The suite on a queue, each sentence a test.
+/// Generates the tests of a queue backend.
 macro_rules! queue_suite {
     ($backend:ident, $open:expr) => {
         queue_suite! { $backend, $open,
-            batches_come_whole_and_in_order
-            an_acknowledged_batch_is_gone
-            a_batch_whose_taker_is_gone_comes_back
-            a_batch_has_one_taker_at_a_time
-            a_delayed_batch_comes_back_later_as_it_was_changed
-            what_waits_and_what_is_held_is_known
-            many_takers_get_every_batch_once
+            batches_arrive_complete_and_in_order
+            an_acknowledged_batch_is_not_redelivered
+            a_batch_whose_receipt_is_dropped_is_redelivered
+            a_batch_has_one_consumer_at_a_time
+            a_delayed_batch_is_redelivered_later_with_its_changes
+            waiting_and_held_batches_are_counted
+            many_consumers_get_every_batch_once
         }
     };
     ($backend:ident, $open:expr, $($test:ident)+) => {

@@ -1,4 +1,4 @@
-//! What holds for RabbitMQ alone: its bad days, its topology, payloads of other versions.
+//! Tests of RabbitMQ only: failures, topology, payloads of other versions.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::fleet::{Fleet, until};
 use crate::servers::{RabbitProcess, amqp_url, broker, redis_url};
 use crate::support::{World, sandbox};
 
-/// Far longer than anything here takes.
+/// Timeout of every wait.
 const LONG: Duration = Duration::from_mins(2);
 
 fn id() -> CampaignId {
@@ -35,13 +35,13 @@ pub async fn channel(url: &str) -> Channel {
 }
 
 async fn next(queue: &RabbitMq) -> u32 {
-    let (batch, receipt) = timeout(LONG, queue.next()).await.expect("no batch came").unwrap();
+    let (batch, receipt) = timeout(LONG, queue.next()).await.expect("a batch must arrive").unwrap();
     queue.acknowledge(receipt).await.unwrap();
     batch.batch.number
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_with_other_arguments_is_an_error_that_says_how_to_mend_it() {
+async fn a_queue_with_other_arguments_is_an_error_with_the_command_that_fixes_it() {
     let url = amqp_url();
     let channel = channel(&url).await;
     let declared =
@@ -50,14 +50,14 @@ async fn a_queue_with_other_arguments_is_an_error_that_says_how_to_mend_it() {
     let error = Broker::connect(&url.as_str().into(), true).await.err().unwrap().to_string();
     assert!(error.contains("flowcast.dead exists with other arguments"), "{error}");
     assert!(error.contains("rabbitmqctl delete_queue flowcast.dead"), "{error}");
-    // The worker says the same, and ends.
+    // A worker logs the same error and exits.
     let fleet = Fleet::on(World::new(1), &redis_url(), &url, "http://127.0.0.1:1", "");
     assert_eq!(fleet.worker().exit_status().await, Some(1));
     assert!(fleet.log().contains("delete_queue flowcast.dead"), "{}", fleet.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
+async fn a_killed_broker_keeps_its_batches_and_clients_reconnect() {
     let mut rabbit = RabbitProcess::start();
     let broker = broker(&rabbit.url()).await;
     let queue = RabbitMq::open(&broker, &id(), 1);
@@ -65,7 +65,7 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
     let (_, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
     rabbit.save_queues();
     rabbit.kill();
-    // What is done while it is away is done when it is back.
+    // Operations during the outage complete after it.
     let publishing = {
         let queue = queue.clone();
         tokio::spawn(async move { queue.publish(vec![batch(3)]).await })
@@ -74,104 +74,109 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
     until("the loss to be noticed", || queue.health_error().is_some()).await;
     rabbit.restart();
     timeout(LONG, publishing).await.unwrap().unwrap().unwrap();
-    // What could not be acknowledged comes again, what was not confirmed may come twice.
-    let mut got = std::collections::BTreeSet::new();
-    while got.len() < 4 {
-        got.insert(next(&queue).await);
+    // A batch whose acknowledgement was lost is redelivered, and one without a confirmation may arrive twice.
+    let mut delivered = std::collections::BTreeSet::new();
+    while delivered.len() < 4 {
+        delivered.insert(next(&queue).await);
     }
     assert_eq!(queue.health_error(), None);
 }
 
-/// Queues that were just made when their node was killed, and the node after its restart. RabbitMQ may know of such a queue and
-/// not what is in it: then it never answers again.
-async fn just_made() -> (RabbitProcess, Vec<RabbitMq>) {
+/// Creates queues just before their node is killed, and restarts the node.
+///
+/// RabbitMQ may know such a queue without its contents. The queue then never responds again.
+async fn queues_created_before_a_kill() -> (RabbitProcess, Vec<RabbitMq>) {
     let mut rabbit = RabbitProcess::start();
     let broker = broker(&rabbit.url()).await;
     rabbit.save_queues();
     let queues: Vec<RabbitMq> =
         (0..6).map(|nth| RabbitMq::open(&broker, &format!("young-{nth}").parse().unwrap(), 1)).collect();
-    let made = queues.iter().enumerate().map(|(nth, queue)| {
+    let published = queues.iter().enumerate().map(|(nth, queue)| {
         let mut batch = Batch::new(format!("young-{nth}").parse().unwrap(), 0, 1, false);
         batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
         async move { queue.publish(vec![QueuedBatch::new(batch)]).await.unwrap() }
     });
-    futures_util::future::join_all(made).await;
+    futures_util::future::join_all(published).await;
     rabbit.kill();
     rabbit.restart();
     (rabbit, queues)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_was_just_made_when_its_node_was_killed_is_of_use_again() {
-    let (_rabbit, queues) = just_made().await;
+async fn a_queue_created_just_before_its_node_was_killed_works_again() {
+    let (_rabbit, queues) = queues_created_before_a_kill().await;
     for (nth, queue) in queues.iter().enumerate() {
-        let taker = queue.clone();
-        let taking = tokio::spawn(async move { taker.next().await.unwrap().0.batch.number });
+        let consumer = queue.clone();
+        let consuming = tokio::spawn(async move { consumer.next().await.unwrap().0.batch.number });
         let mut batch = Batch::new(format!("young-{nth}").parse().unwrap(), 1, 1, false);
         batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
-        timeout(LONG, queue.publish(vec![QueuedBatch::new(batch)])).await.expect("not published").unwrap();
-        let number = timeout(LONG, taking).await.expect("nothing came").unwrap();
+        timeout(LONG, queue.publish(vec![QueuedBatch::new(batch)]))
+            .await
+            .expect("the batch must be published")
+            .unwrap();
+        let number = timeout(LONG, consuming).await.expect("a batch must arrive").unwrap();
         eprintln!("young-{nth}: batch {number}");
     }
 }
 
-/// A campaign that ends has its queue removed, also where that is one of those.
+/// The queue of a campaign that ends must be removed, also in this state.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_was_just_made_when_its_node_was_killed_is_removed() {
-    let (rabbit, queues) = just_made().await;
+async fn a_queue_created_just_before_its_node_was_killed_can_be_removed() {
+    let (rabbit, queues) = queues_created_before_a_kill().await;
     for queue in &queues {
         let start = std::time::Instant::now();
-        // As patiently as a supervisor.
+        // With the timeout and the retries of a supervisor.
         while let Err(error) = timeout(Duration::from_secs(3), queue.remove())
             .await
-            .map_err(|_| "silent")
-            .and_then(|done| done.map_err(|_| "failed"))
+            .map_err(|_| "timeout")
+            .and_then(|done| done.map_err(|_| "error"))
         {
             eprintln!("{error} after {:?}", start.elapsed());
-            assert!(start.elapsed() < LONG, "not removed");
+            assert!(start.elapsed() < LONG, "the queue must be removed");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
     let start = std::time::Instant::now();
     loop {
-        let left: Vec<String> = rabbit.queues().into_keys().filter(|name| name.contains("young-")).collect();
-        if left.is_empty() {
+        let remaining: Vec<String> =
+            rabbit.queues().into_keys().filter(|name| name.contains("young-")).collect();
+        if remaining.is_empty() {
             break;
         }
-        assert!(start.elapsed() < Duration::from_mins(1), "{left:?}");
+        assert!(start.elapsed() < Duration::from_mins(1), "{remaining:?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_short_of_memory_pauses_the_planner_and_the_status_says_so() {
+async fn a_broker_short_of_memory_pauses_the_planner_and_is_shown_in_the_status() {
     let rabbit = RabbitProcess::start();
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let limits = "limits = { messages = \"500/s,burst=10\", requests = \"1000/s\" }";
     let fleet = Fleet::on(World::new(50_000), &redis_url(), &rabbit.url(), &url, limits);
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    until("the first messages to be sent", || sandbox.count() > 100).await;
     rabbit.control(&["set_vm_memory_high_watermark", "0.0000001"]);
-    until("the status to say so", || {
+    until("the status to name the broker", || {
         fleet.status("c1")["reason"].as_str().is_some_and(|reason| reason.contains("short of memory or disk"))
     })
     .await;
     rabbit.control(&["set_vm_memory_high_watermark", "0.4"]);
-    // Further than what was planned by then.
+    // More than the messages that were already planned.
     let counts = &fleet.status("c1")["counts"];
-    let known = counts["total"].as_u64().unwrap();
-    until("planning to go on", || fleet.status("c1")["counts"]["total"].as_u64().unwrap() > known + 100)
+    let planned = counts["total"].as_u64().unwrap();
+    until("planning to continue", || fleet.status("c1")["counts"]["total"].as_u64().unwrap() > planned + 100)
         .await;
-    until("the status to be quiet", || fleet.status("c1")["reason"].is_null()).await;
+    until("the reason to be cleared", || fleet.status("c1")["reason"].is_null()).await;
     fleet.ok(&["cancel", "c1"]).await;
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_back_what_is_held_too_long_makes_nobody_get_it_twice() {
+async fn a_consumer_timeout_of_the_broker_causes_no_second_message() {
     let rabbit = RabbitProcess::start();
-    // As the broker's consumer time-out of half an hour, which is looked at every minute.
+    // By default the timeout is half an hour and is checked every minute.
     rabbit.control(&["eval", "application:set_env(rabbit, consumer_timeout, 1000)."]);
     rabbit.control(&["eval", "application:set_env(rabbit, channel_tick_interval, 200)."]);
     let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(3), ..Behaviour::default() }).await;
@@ -187,38 +192,38 @@ async fn a_broker_that_takes_back_what_is_held_too_long_makes_nobody_get_it_twic
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_delayed_for_a_campaign_that_has_ended_goes_and_is_not_tried_for_ever() {
+async fn a_delayed_batch_of_an_ended_campaign_is_dropped() {
     let url = amqp_url();
     let broker = broker(&url).await;
     let queue = RabbitMq::open(&broker, &id(), 1);
     queue.publish(vec![batch(0)]).await.unwrap();
-    let (taken, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
-    queue.delay(receipt, taken, Duration::from_secs(5)).await.unwrap();
+    let (delivered, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
+    queue.delay(receipt, delivered, Duration::from_secs(5)).await.unwrap();
     queue.remove().await.unwrap();
     let channel = channel(&url).await;
-    let left = async |name: &str| {
+    let message_count = async |name: &str| {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         channel.queue_declare(name.into(), passive, FieldTable::default()).await.unwrap().message_count()
     };
-    assert_eq!(left("flowcast.delay.5").await, 1);
+    assert_eq!(message_count("flowcast.delay.5").await, 1);
     let start = std::time::Instant::now();
-    // The queue of what has ended drops a message at once, and a busy broker takes its time for that.
+    // The queue for ended campaigns drops a message at once, but a busy broker may do so later.
     for queue in ["flowcast.delay.5", "flowcast.ended.batches"] {
-        while left(queue).await > 0 {
-            assert!(start.elapsed() < LONG, "{queue}: it is tried for ever");
+        while message_count(queue).await > 0 {
+            assert!(start.elapsed() < LONG, "{queue}: the batch must be dropped");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_an_older_version_is_understood_and_what_is_none_is_buried() {
+async fn a_batch_of_an_earlier_version_is_read_and_an_invalid_one_is_dead_lettered() {
     let url = amqp_url();
     let broker = broker(&url).await;
     let queue = RabbitMq::open(&broker, &id(), 1);
     queue.publish(vec![batch(0)]).await.unwrap();
     let channel = channel(&url).await;
-    let put = async |payload: &str| {
+    let publish = async |payload: &str| {
         let options = BasicPublishOptions::default();
         let published = channel.basic_publish(
             "".into(),
@@ -229,12 +234,12 @@ async fn a_batch_of_an_older_version_is_understood_and_what_is_none_is_buried() 
         );
         published.await.unwrap();
     };
-    put("no batch at all").await;
+    publish("no batch at all").await;
     let other = json!({ "batch": { "version": 1, "campaign": "other", "number": 1, "width": 0, "json": false,
         "rows": [], "ends": [], "text": "" }, "left": [], "attempt": 0 });
-    put(&other.to_string()).await;
-    // As the first version wrote it.
-    put(include_str!("batch_v1.json")).await;
+    publish(&other.to_string()).await;
+    // A batch that the first version wrote.
+    publish(include_str!("batch_v1.json")).await;
     assert_eq!((next(&queue).await, next(&queue).await), (0, 7));
     let (dead, _) = broker.buried(10).await.unwrap();
     assert_eq!(dead.len(), 2);
@@ -243,17 +248,17 @@ async fn a_batch_of_an_older_version_is_understood_and_what_is_none_is_buried() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_ends_its_worker_each_time_is_buried() {
+async fn a_job_that_keeps_killing_its_worker_counts_as_malformed() {
     let url = amqp_url();
     let broker = broker(&url).await;
     broker.submit(b"poison".to_vec()).await.unwrap();
-    // Taken and lost, as by workers that end over it.
+    // Delivered and lost, as by workers that the job kills.
     for _ in 0..10 {
-        let taker = Broker::connect(&url.as_str().into(), true).await.unwrap();
-        let mut jobs = taker.arrivals(1);
+        let consumer = Broker::connect(&url.as_str().into(), true).await.unwrap();
+        let mut jobs = consumer.arrivals(1);
         let delivery = timeout(LONG, jobs.next()).await.unwrap().unwrap();
         assert!(!delivery.is_malformed());
-        taker.close().await;
+        consumer.close().await;
     }
     let mut jobs = broker.arrivals(1);
     assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_malformed());

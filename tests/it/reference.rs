@@ -13,8 +13,8 @@ use crate::support::sources;
 
 /// Types of the configuration that have a description of their own, by definition and name.
 const TYPES: [(&str, &str); 3] = [("Secret", "secret"), ("Span", "time"), ("Rate", "limit")];
-/// Maximum number of words that a table lists for a type.
-const MAX_WORDS: usize = 20;
+/// Maximum number of values that a table lists for a type.
+const MAX_VALUES: usize = 20;
 /// Maximum length of an example in a table, in characters.
 const MAX_EXAMPLE: usize = 60;
 const TABLE: &str = "| name | type | default | meaning | example |\n|---|---|---|---|---|\n";
@@ -88,8 +88,8 @@ impl<'s> Tables<'s> {
             let kinds = arms.iter().map(|arm| self.arm(arm)).collect::<Vec<_>>();
             return any_of(&kinds);
         }
-        if let Some(words) = schema["enum"].as_array().filter(|words| words.len() <= MAX_WORDS) {
-            return any_of(&words.iter().map(code).collect::<Vec<_>>());
+        if let Some(values) = schema["enum"].as_array().filter(|values| values.len() <= MAX_VALUES) {
+            return any_of(&values.iter().map(code).collect::<Vec<_>>());
         }
         if let Some(arms) = schema["anyOf"].as_array() {
             // A number may also be written as a string.
@@ -126,18 +126,18 @@ impl<'s> Tables<'s> {
         }
     }
 
-    /// Describes one of several alternatives: a word, or an object that has its own section.
+    /// Describes one of several alternatives: a constant, or an object that has its own section.
     fn arm(&mut self, arm: &'s Value) -> String {
-        if let Some(word) = arm.get("const") {
-            return code(word);
+        if let Some(value) = arm.get("const") {
+            return code(value);
         }
         let title = arm["title"].as_str().unwrap();
         match self.sections.iter().find(|(known, _)| *known == title) {
             Some((_, known)) => assert_eq!(*known, arm, "two sections are called {title:?}"),
             None => self.sections.push((title, arm)),
         }
-        let word = code(&arm["properties"]["type"]["const"]);
-        format!("[{word}](#{})", title.to_lowercase().replace(' ', "-"))
+        let value = code(&arm["properties"]["type"]["const"]);
+        format!("[{value}](#{})", title.to_lowercase().replace(' ', "-"))
     }
 
     fn string(&self, schema: &Value) -> String {

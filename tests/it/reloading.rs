@@ -1,4 +1,4 @@
-//! What is changed in the configuration while workers run, and what a job does whose account is not there yet.
+//! Changes of the configuration while workers run, and jobs that wait for their account.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::servers::{broker, free_port};
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{World, job, job_with, phone, sandbox};
 
-/// A configuration with one more account.
+/// Adds an account to the configuration.
 fn add_account(world: &World, name: &str, url: &str) {
     let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
     let more = format!(
@@ -24,59 +24,61 @@ fn add_account(world: &World, name: &str, url: &str) {
     world.write("flowcast.toml", format!("{config}\n{more}"));
 }
 
-/// Whom both wrote to, each once.
-fn recipients(sandboxes: [&Sandbox; 2]) -> usize {
+/// Returns how many recipients got a message from either sandbox, and asserts that no recipient got two.
+fn count_recipients(sandboxes: [&Sandbox; 2]) -> usize {
     let mut all: Vec<String> =
-        sandboxes.iter().flat_map(|sandbox| sandbox.taken()).map(|taken| taken.to).collect();
+        sandboxes.iter().flat_map(|sandbox| sandbox.taken()).map(|message| message.to).collect();
     all.sort();
     let count = all.len();
     all.dedup();
-    assert_eq!(all.len(), count, "somebody was written to twice");
+    assert_eq!(all.len(), count, "a recipient got two messages");
     count
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_goes_on_with_what_its_account_is_now() {
+async fn a_running_campaign_uses_the_changed_account() {
     const LIMITS: &str = "limits = { messages = \"400/s,burst=20\", requests = \"1000/s\" }";
     let ((before, old), (after, new)) =
         (sandbox(Behaviour::default()).await, sandbox(Behaviour::default()).await);
     let fleet = Fleet::new(4_000, &old, LIMITS);
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("some to be sent", || before.count() > 100).await;
+    until("the first messages to be sent", || before.count() > 100).await;
     fleet.configure(&new, LIMITS);
-    until("both workers to know", || fleet.log().matches("account changed").count() >= 2).await;
-    until("the new one to be used", || after.count() > 0).await;
+    until("both workers to reload the account", || fleet.log().matches("account changed").count() >= 2).await;
+    until("the new address to be used", || after.count() > 0).await;
     fleet.until_state("c1", "completed").await;
-    assert_eq!(recipients([&before, &after]), 4_000);
-    assert!(before.count() < 4_000, "the old address was used to the end");
+    assert_eq!(count_recipients([&before, &after]), 4_000);
+    assert!(before.count() < 4_000, "the new address must be used");
 
-    // One that can't be used any more stays as it was.
+    // An invalid change of the account is ignored.
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     let broken = config.replace("api_token = \"s3cr3t-token\"", "api_token = { file = \"nowhere\" }");
     assert_ne!(broken, config);
     fleet.world.write("flowcast.toml", broken);
-    until("the log to say it", || fleet.log().matches("main.api_token: cannot read nowhere").count() >= 2)
-        .await;
+    until("the error to be logged", || {
+        fleet.log().matches("main.api_token: cannot read nowhere").count() >= 2
+    })
+    .await;
     let list: Vec<Value> = (0..3).map(|row| json!({ "phone": phone(9_000 + row), "name": "x" })).collect();
     let mut more = job_with("/audience", json!({ "recipients": list }));
     more["id"] = json!("c2");
     broker(&fleet.amqp).await.submit(more.to_string().into_bytes()).await.unwrap();
     fleet.until_state("c2", "completed").await;
-    assert_eq!(recipients([&before, &after]), 4_003);
+    assert_eq!(count_recipients([&before, &after]), 4_003);
 
-    // What takes effect with a start alone is named.
+    // Keys that need a restart are logged.
     fleet.world.write("flowcast.toml", config.replace("root = \".\"", "root = \"elsewhere\""));
-    until("the log to say it", || fleet.log().contains("need a restart: audiences.root")).await;
+    until("the key to be logged", || fleet.log().contains("need a restart: audiences.root")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_waits_while_its_account_is_taken_out() {
+async fn a_campaign_waits_while_its_account_is_not_configured() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(1_000, &url, "limits = { messages = \"100/s,burst=10\" }");
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("some to be sent", || sandbox.count() > 20).await;
+    until("the first messages to be sent", || sandbox.count() > 20).await;
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("[accounts.main]", "[accounts.other]"));
     until("the campaign to wait", || {
@@ -91,7 +93,7 @@ async fn a_campaign_waits_while_its_account_is_taken_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_recipients_that_is_new_counts_those_of_before() {
+async fn a_new_limit_of_recipients_counts_earlier_recipients() {
     const LIMITS: &str = "limits = { messages = \"200/s,burst=10\", requests = \"1000/s\" }";
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let service = Service::start_with(true, &url, TOKENS, LIMITS).await;
@@ -99,12 +101,12 @@ async fn a_limit_of_recipients_that_is_new_counts_those_of_before() {
     world.write_audience(1_500);
     let submitted = service.post("/campaigns", &job()).await;
     assert_eq!(submitted.status, 201, "{submitted:?}");
-    until("some to be sent", || sandbox.count() > 20).await;
+    until("the first messages to be sent", || sandbox.count() > 20).await;
     let paused = service.post("/campaigns/c1/pause", &json!({})).await;
     assert_eq!(paused.status, 200, "{paused:?}");
     let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
     world.write("flowcast.toml", config.replace("burst=10\"", "burst=10\", recipients = \"1200/d\""));
-    until("the worker to know", || service.fleet.log().contains("limits changed")).await;
+    until("the worker to reload the limits", || service.fleet.log().contains("limits changed")).await;
     let resumed = service.post("/campaigns/c1/resume", &json!({})).await;
     assert_eq!(resumed.status, 200, "{resumed:?}");
     until("the limit to be used up", || sandbox.count() >= 1_200).await;
@@ -112,17 +114,17 @@ async fn a_limit_of_recipients_that_is_new_counts_those_of_before() {
     until("the campaign to wait", || waits().contains("limits")).await;
     assert_eq!(sandbox.count(), 1_200);
 
-    // It is taken out and put back, under the limits that it had.
+    // The account is removed and added again, and its limits still count earlier recipients.
     let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
     world.write("flowcast.toml", config.replace("[accounts.main]", "[accounts.other]"));
-    until("the campaign to wait for it", || waits().contains("is not configured")).await;
+    until("the campaign to wait for the account", || waits().contains("is not configured")).await;
     world.write("flowcast.toml", config);
     until("the campaign to wait again", || waits().contains("limits")).await;
     assert_eq!(sandbox.count(), 1_200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_of_callbacks_in_a_file_is_replaced_by_writing_the_file() {
+async fn a_callback_key_in_a_file_is_replaced_by_writing_the_file() {
     const KEYS: [&str; 2] = ["the key of yesterday", "the key of tomorrow"];
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let (fleet, port) = (Fleet::new(1, &url, FAST), free_port());
@@ -133,32 +135,32 @@ async fn a_key_of_callbacks_in_a_file_is_replaced_by_writing_the_file() {
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("listen = \"127.0.0.1:0\"\n", &http));
     let service = Service::run(fleet, port, &["worker"]).await;
-    let answers = async |key: &str| {
+    let status_with = async |key: &str| {
         let callbacks = Callbacks::new(&service.url.parse().unwrap(), "main", &[key]).unwrap();
-        let asked = service.client.post(callbacks.of_account()).json(&json!({})).send().await.unwrap();
-        asked.status().as_u16()
+        let response = service.client.post(callbacks.of_account()).json(&json!({})).send().await.unwrap();
+        response.status().as_u16()
     };
-    assert_eq!(answers(KEYS[0]).await, 200);
-    assert_ne!(answers(KEYS[1]).await, 200);
+    assert_eq!(status_with(KEYS[0]).await, 200);
+    assert_ne!(status_with(KEYS[1]).await, 200);
     service.fleet.world.write("key", KEYS[1]);
-    while answers(KEYS[1]).await != 200 {
+    while status_with(KEYS[1]).await != 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Reports to the addresses of before come again, until its name is forgotten or the key is put back beside the new one.
-    while answers(KEYS[0]).await != 503 {
+    // The provider retries reports to earlier addresses, until their key is unknown or is configured again.
+    while status_with(KEYS[0]).await != 503 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
-    // More than are taken at once, and some without an id.
-    const NAMED: usize = 40;
-    const NAMELESS: usize = 20;
+async fn jobs_wait_for_an_account_that_no_worker_has_yet() {
+    // More jobs than a worker prefetches, some of them without an id.
+    const WITH_ID: usize = 40;
+    const WITHOUT_ID: usize = 20;
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(20, &url, FAST);
     let broker = broker(&fleet.amqp).await;
-    let of_new = |id: Option<String>| {
+    let job_of_new_account = |id: Option<String>| {
         let mut job = job_with("/account", json!("new"));
         match id {
             Some(id) => job["id"] = json!(id),
@@ -166,21 +168,22 @@ async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
         }
         job.to_string().into_bytes()
     };
-    for nth in 0..NAMED {
-        broker.submit(of_new(Some(format!("w{nth}")))).await.unwrap();
+    for nth in 0..WITH_ID {
+        broker.submit(job_of_new_account(Some(format!("w{nth}")))).await.unwrap();
     }
-    for _ in 0..NAMELESS {
-        broker.submit(of_new(None)).await.unwrap();
+    for _ in 0..WITHOUT_ID {
+        broker.submit(job_of_new_account(None)).await.unwrap();
     }
     let _workers = [fleet.worker(), fleet.worker()];
-    until("all to wait", || fleet.log().matches("a job waits until").count() >= NAMED + NAMELESS).await;
-    // They hold nobody up.
+    until("all jobs to wait", || fleet.log().matches("a job waits until").count() >= WITH_ID + WITHOUT_ID)
+        .await;
+    // They do not delay other jobs.
     fleet.submit().await;
     fleet.until_state("c1", "completed").await;
     assert!(fleet.log().contains("the account \\\"new\\\" is not configured"), "{}", fleet.log());
     add_account(&fleet.world, "new", &url);
-    let campaigns = 1 + NAMED + NAMELESS;
-    until("all to be there", || {
+    let campaigns = 1 + WITH_ID + WITHOUT_ID;
+    until("all campaigns to complete", || {
         let listed = fleet.world.flowcast(&["campaigns", "--json"]);
         let listed: Vec<Value> = serde_json::from_str(&listed.out).unwrap_or_default();
         listed.len() == campaigns && listed.iter().all(|campaign| campaign["state"] == "completed")
@@ -190,28 +193,28 @@ async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
     assert_eq!(broker.buried(10).await.unwrap().0, []);
 }
 
-/// A worker that dies while it puts jobs off: those with an id are one campaign each, and none without an id is two.
+/// A worker is killed while it defers jobs: each job with an id becomes one campaign, and one without an id at most one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_dies_while_jobs_wait_makes_no_campaign_twice() {
-    const NAMED: usize = 60;
-    const NAMELESS: usize = 40;
+async fn a_worker_killed_while_jobs_wait_registers_no_campaign_twice() {
+    const WITH_ID: usize = 60;
+    const WITHOUT_ID: usize = 40;
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(2, &url, FAST);
     let broker = broker(&fleet.amqp).await;
     let mut job = job_with("/account", json!("new"));
-    for nth in 0..NAMED {
+    for nth in 0..WITH_ID {
         job["id"] = json!(format!("w{nth}"));
         broker.submit(job.to_string().into_bytes()).await.unwrap();
     }
     job.as_object_mut().unwrap().remove("id");
-    // Of several that are the same to the byte, one that is delivered again may be any.
-    for nth in 0..NAMELESS {
+    // The jobs differ, because identical ones could not be told apart after a redelivery.
+    for nth in 0..WITHOUT_ID {
         job["name"] = json!(format!("nameless {nth}"));
         broker.submit(job.to_string().into_bytes()).await.unwrap();
     }
     for waiting in [5, 30, 60] {
         let mut worker = fleet.worker();
-        until("some to wait", || fleet.log().matches("a job waits until").count() >= waiting).await;
+        until("more jobs to wait", || fleet.log().matches("a job waits until").count() >= waiting).await;
         worker.kill();
     }
     add_account(&fleet.world, "new", &url);
@@ -221,25 +224,30 @@ async fn a_worker_that_dies_while_jobs_wait_makes_no_campaign_twice() {
         let listed = fleet.ok(&["campaigns", "--json"]).await.out;
         let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
         let name = |job: &Value| job["name"].as_str().map(str::to_owned);
-        let mut nameless: BTreeSet<String> = listed.iter().filter_map(name).collect();
-        let named = listed.iter().filter(|campaign| name(campaign).is_none()).count();
-        assert_eq!(named + nameless.len(), listed.len(), "a job without an id is two campaigns: {listed:?}");
+        let mut without_id: BTreeSet<String> = listed.iter().filter_map(name).collect();
+        let with_id = listed.iter().filter(|campaign| name(campaign).is_none()).count();
+        assert_eq!(
+            with_id + without_id.len(),
+            listed.len(),
+            "a job without an id is two campaigns: {listed:?}"
+        );
         let dead = broker.buried(100).await.unwrap().0;
         for dead in dead {
             assert!(dead.error.contains("delivered before"), "{dead:?}");
-            nameless.extend(name(&serde_json::from_slice(&dead.data).unwrap()));
+            without_id.extend(name(&serde_json::from_slice(&dead.data).unwrap()));
         }
-        if (named, nameless.len()) == (NAMED, NAMELESS) {
+        if (with_id, without_id.len()) == (WITH_ID, WITHOUT_ID) {
             break;
         }
-        assert!(start.elapsed() < LONG, "{named} with an id and {nameless:?}");
+        assert!(start.elapsed() < LONG, "{with_id} with an id and {without_id:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// A worker died after it had put a job off and before that was acknowledged: the original comes again, to one that has the account.
+/// A worker died after it had deferred a job and before the acknowledgement: the original is redelivered to a worker that has
+/// the account.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_waits_and_its_original_are_one_campaign() {
+async fn a_waiting_job_and_its_redelivered_original_are_one_campaign() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(3, &url, FAST);
     let broker = broker(&fleet.amqp).await;
@@ -247,21 +255,21 @@ async fn a_job_that_waits_and_its_original_are_one_campaign() {
     job.as_object_mut().unwrap().remove("id");
     broker.submit(job.to_string().into_bytes()).await.unwrap();
     let mut worker = fleet.worker();
-    until("it to wait", || fleet.log().contains("a job waits until")).await;
+    until("the job to wait", || fleet.log().contains("a job waits until")).await;
     worker.kill();
     add_account(&fleet.world, "new", &url);
-    put(&fleet, &job, &[("flowcast-again", AMQPValue::Boolean(true))]).await;
+    publish_waiting(&fleet, &job, &[("flowcast-again", AMQPValue::Boolean(true))]).await;
     let _worker = fleet.worker();
-    until("the original to be sent", || sandbox.count() == 3).await;
-    // Its copy comes back, and is known.
+    until("the messages of the original to be sent", || sandbox.count() == 3).await;
+    // The deferred copy is delivered, and belongs to the same campaign.
     until("both to be registered", || fleet.log().matches("campaign registered").count() == 2).await;
     let listed = fleet.ok(&["campaigns", "--json"]).await.out;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&listed).unwrap().len(), 1, "{listed}");
     assert_eq!(sandbox.count(), 3);
 }
 
-/// Puts a document where jobs wait, with headers.
-async fn put(fleet: &Fleet, job: &Value, headers: &[(&str, AMQPValue)]) {
+/// Publishes a document to the queue of waiting jobs, with headers.
+async fn publish_waiting(fleet: &Fleet, job: &Value, headers: &[(&str, AMQPValue)]) {
     let mut table = FieldTable::default();
     for (name, value) in headers {
         table.insert((*name).into(), value.clone());
@@ -281,12 +289,12 @@ async fn put(fleet: &Fleet, job: &Value, headers: &[(&str, AMQPValue)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_waits_an_hour_for_its_account_and_is_refused_then() {
+async fn a_job_is_dead_lettered_after_an_hour_without_its_account() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(2, &url, FAST);
     let broker = broker(&fleet.amqp).await;
     let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
-    let put_off_at = |minutes: i64| {
+    let deferred_before = |minutes: i64| {
         [
             ("flowcast-put-off-at", AMQPValue::LongLongInt(now - minutes * 60_000)),
             ("flowcast-id", AMQPValue::LongString("given".into())),
@@ -297,31 +305,31 @@ async fn a_job_waits_an_hour_for_its_account_and_is_refused_then() {
         job["id"] = json!(id);
         job
     };
-    put(&fleet, &job("young"), &put_off_at(58)).await;
-    put(&fleet, &job("old"), &put_off_at(61)).await;
-    // What somebody else writes into the headers stops nobody, and lets nothing wait for ever.
+    publish_waiting(&fleet, &job("young"), &deferred_before(58)).await;
+    publish_waiting(&fleet, &job("old"), &deferred_before(61)).await;
+    // Invalid headers of other programs stop no worker, and let no job wait without end.
     for at in [i64::MAX, i64::MIN] {
-        let mut headers = put_off_at(0);
+        let mut headers = deferred_before(0);
         headers[0].1 = AMQPValue::LongLongInt(at);
-        put(&fleet, &job(if at > 0 { "tomorrow" } else { "long-ago" }), &headers).await;
+        publish_waiting(&fleet, &job(if at > 0 { "tomorrow" } else { "long-ago" }), &headers).await;
     }
-    // Without an id, and delivered before: it may wait already under the id that it was given then.
-    let mut nameless = job("x");
-    nameless.as_object_mut().unwrap().remove("id");
-    put(&fleet, &nameless, &[("flowcast-again", AMQPValue::Boolean(true))]).await;
+    // Without an id and redelivered: it may already wait under a generated id.
+    let mut without_id = job("x");
+    without_id.as_object_mut().unwrap().remove("id");
+    publish_waiting(&fleet, &without_id, &[("flowcast-again", AMQPValue::Boolean(true))]).await;
     let _worker = fleet.worker();
-    let mut buried = Vec::new();
-    while buried.len() < 3 {
-        buried = broker.buried(10).await.unwrap().0;
+    let mut dead_letters = Vec::new();
+    while dead_letters.len() < 3 {
+        dead_letters = broker.buried(10).await.unwrap().0;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    until("the others to wait", || fleet.log().matches("a job waits until").count() >= 2).await;
-    buried.sort_by_key(|buried| (buried.error.len(), buried.data != job("old").to_string().into_bytes()));
-    assert_eq!(buried[0].data, job("old").to_string().into_bytes());
-    assert_eq!(buried.remove(1).data, job("long-ago").to_string().into_bytes());
-    assert_eq!(buried[1].data, nameless.to_string().into_bytes());
-    insta::assert_snapshot!(buried[0].error, @r#"the account "mian" is not configured; did you mean "main"?. It waited for an hour"#);
-    insta::assert_snapshot!(buried[1].error, @r#"the account "mian" is not configured; did you mean "main"?. It has no id and was delivered before, so it may already be waiting under a generated id: requeue it only if no campaign of it begins within an hour"#);
-    assert!(buried.iter().all(|job| job.pointer == "/account"));
+    until("the other jobs to wait", || fleet.log().matches("a job waits until").count() >= 2).await;
+    dead_letters.sort_by_key(|dead| (dead.error.len(), dead.data != job("old").to_string().into_bytes()));
+    assert_eq!(dead_letters[0].data, job("old").to_string().into_bytes());
+    assert_eq!(dead_letters.remove(1).data, job("long-ago").to_string().into_bytes());
+    assert_eq!(dead_letters[1].data, without_id.to_string().into_bytes());
+    insta::assert_snapshot!(dead_letters[0].error, @r#"the account "mian" is not configured; did you mean "main"?. It waited for an hour"#);
+    insta::assert_snapshot!(dead_letters[1].error, @r#"the account "mian" is not configured; did you mean "main"?. It has no id and was delivered before, so it may already be waiting under a generated id: requeue it only if no campaign of it begins within an hour"#);
+    assert!(dead_letters.iter().all(|job| job.pointer == "/account"));
     assert_eq!(broker.buried(10).await.unwrap().0.len(), 3);
 }

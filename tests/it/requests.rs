@@ -1,4 +1,4 @@
-//! The exact request body for each content type and provider, as the provider gets it.
+//! The exact request body for each content type and provider.
 
 use flowcast::campaign::{Batch, Columns, Job, Recipient, Template};
 use flowcast::provider::{Credentials, PROVIDERS, Provider, RequestBody, kind};
@@ -17,7 +17,7 @@ fn open(name: &str) -> Box<dyn Provider> {
     (kind.open)(&kind.regions[0].1.parse().unwrap(), &credentials).unwrap()
 }
 
-/// The bodies of the requests to two recipients, with the values of `columns`.
+/// Returns the bodies of the requests to two recipients with the values of `columns`.
 fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<String> {
     let provider = open(name);
     let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
@@ -31,9 +31,9 @@ fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<
     }
     let kind = kind(name).unwrap();
     let recipients: Vec<_> = batch.recipients().collect();
-    let body = |some: &[Recipient<'_>]| {
+    let body = |chunk: &[Recipient<'_>]| {
         let mut body = RequestBody::new(kind, 0);
-        for recipient in some {
+        for recipient in chunk {
             body.message(|out| template.render(recipient, out)).unwrap();
         }
         String::from_utf8(provider.request(provider.endpoint(job.from), body).body.to_vec()).unwrap()
@@ -45,16 +45,16 @@ fn job(value: &Value) -> Job {
     Job::read(value.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-/// The same, laid out for a person. What is sent has no white space between.
+/// Returns the bodies with indentation; the requests themselves have no white space.
 fn pretty(provider: &str, message: Value) -> String {
     let job = job(&job_with("/message", message));
     let bodies = requests(provider, &job, &["name"], [&["Asha"], &["Bo \"B\" \\ आशा"]]);
-    let lay_out = |body: &String| {
+    let indent = |body: &String| {
         let value: Value = serde_json::from_str(body).unwrap();
-        assert_eq!(&value.to_string(), body, "the body is compact and its fields in order");
+        assert_eq!(&value.to_string(), body, "the body must be compact and its fields in order");
         serde_json::to_string_pretty(&value).unwrap()
     };
-    bodies.iter().map(lay_out).collect::<Vec<_>>().join("\n")
+    bodies.iter().map(indent).collect::<Vec<_>>().join("\n")
 }
 
 macro_rules! exact_request {
@@ -116,7 +116,7 @@ exact_request! {
         "action": { "buttons": [
             { "type": "reply", "reply": { "id": "yes-{{ row }}", "title": "Yes" } },
             { "type": "reply", "reply": { "id": "no-{{ row }}", "title": "No" } }] } } },
-    // The index as Exotel's own example writes it, whatever the job writes.
+    // The index has the format of Exotel's example, also if the job has another one.
     template_with_a_flow_button: { "type": "template", "template": {
         "name": "offer", "language": { "code": "en" },
         "components": [
@@ -126,7 +126,7 @@ exact_request! {
 }
 
 #[test]
-fn custom_data_and_callback_stand_on_each_message() {
+fn every_message_has_custom_data_and_callback() {
     let mut job = job_with("/custom_data", json!("order-{{ order }}"));
     job["status_callback"] = json!("https://x.example/dlr");
     let bodies = requests("exotel", &self::job(&job), &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
@@ -134,7 +134,7 @@ fn custom_data_and_callback_stand_on_each_message() {
 }
 
 #[test]
-fn kaleyra_gives_back_the_reference_and_two_texts_of_the_job() {
+fn a_kaleyra_request_has_the_reference_and_two_texts_of_the_job() {
     let mut job = job_with("/custom_data", json!("order-{{ order }}"));
     job["extra_info"] = json!({ "ref2": "to {{ name }}" });
     let bodies = requests("kaleyra", &self::job(&job), &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
@@ -142,7 +142,7 @@ fn kaleyra_gives_back_the_reference_and_two_texts_of_the_job() {
 }
 
 #[test]
-fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
+fn fields_that_kaleyra_does_not_support_are_refused_before_sending() {
     let problem = |pointer: &str, value: Value| {
         let mut job = job_with("/custom_data", json!("x"));
         job[pointer] = value;
@@ -163,7 +163,7 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
         let problems = open(provider).envelope(&job(&others), false).err().unwrap();
         assert!(problems[0].to_string().starts_with("extra info: is supported by Kaleyra only"));
     }
-    // 255 characters (document 002): what is too long for everybody refuses the job, ...
+    // 255 characters (document 002): a text that is too long for all recipients refuses the job, ...
     let long = job(&job_with("/custom_data", json!("x".repeat(256))));
     let compile = |job: &Job| {
         let columns = Columns::new(vec!["name".into()]);
@@ -174,7 +174,7 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
         compile(&long).err().unwrap()[0].to_string(),
         "custom data: is 256 characters long; Kaleyra allows 255 (Kaleyra's documentation) (/custom_data)"
     );
-    // ... and what is too long for one recipient skips that one.
+    // ... and a text that is too long for one recipient skips that recipient.
     let template = compile(&job(&job_with("/custom_data", json!("{{ name }}")))).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 0, 1, false);
     batch.push(1, "+919876543210".parse().unwrap(), ["x".repeat(256).as_str()].into_iter());
@@ -185,19 +185,19 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     );
 }
 
-/// A job with a message and what a document's example has beside it gives that example.
-fn as_documented(provider: &str, message: &Value, beside: Value, place: &str) -> Value {
+/// Returns the part at `pointer` of the request for a message and other fields of the job.
+fn request_part(provider: &str, message: &Value, fields: Value, pointer: &str) -> Value {
     let mut job = job_with("/message", message.clone());
-    if let Value::Object(beside) = beside {
-        job.as_object_mut().unwrap().extend(beside);
+    if let Value::Object(fields) = fields {
+        job.as_object_mut().unwrap().extend(fields);
     }
     let bodies = requests(provider, &self::job(&job), &["name"], [&["Asha"], &["Bo"]]);
     let body: Value = serde_json::from_str(&bodies[0]).unwrap();
-    body.pointer(place).unwrap().clone()
+    body.pointer(pointer).unwrap().clone()
 }
 
 #[test]
-fn the_documents_own_examples_are_what_goes_out() {
+fn requests_equal_the_examples_of_the_documents() {
     // Document 000: a flow; `recipient_type` is as in document 001's examples.
     let flow = json!({
         "type": "interactive",
@@ -215,13 +215,13 @@ fn the_documents_own_examples_are_what_goes_out() {
     });
     let mut expected = json!({ "recipient_type": "individual" });
     expected.as_object_mut().unwrap().extend(flow.as_object().unwrap().clone());
-    assert_eq!(as_documented("exotel", &flow, Value::Null, "/whatsapp/messages/0/content"), expected);
+    assert_eq!(request_part("exotel", &flow, Value::Null, "/whatsapp/messages/0/content"), expected);
 
-    // Document 001: a text, with what stands on each message.
+    // Document 001: a text, with the fields of each message.
     let text = json!({ "type": "text", "text": { "preview_url": false, "body": "MESSAGE_CONTENT" } });
-    let beside = json!({ "custom_data": "Order12", "status_callback": "https://webhook.site" });
+    let fields = json!({ "custom_data": "Order12", "status_callback": "https://webhook.site" });
     assert_eq!(
-        as_documented("exotel", &text, beside, "/whatsapp/messages/0"),
+        request_part("exotel", &text, fields, "/whatsapp/messages/0"),
         json!({
             "custom_data": "Order12", "status_callback": "https://webhook.site",
             "from": "+912248931479", "to": "+919876543210",
@@ -229,26 +229,26 @@ fn the_documents_own_examples_are_what_goes_out() {
         })
     );
 
-    // Document 002: a template with a flow button; its `ref` is ours.
+    // Document 002: a template with a flow button; flowcast sets `ref`.
     let template = json!({ "type": "template", "template": {
         "name": "flow_template20", "language": { "code": "en_US" },
         "components": [{ "type": "button", "sub_type": "flow", "index": 0, "parameters": [
             { "type": "action", "action": { "flow_token": "flow_token", "flow_action_data": {} } }] }] } });
-    let beside = json!({ "extra_info": { "ref1": "marketing", "ref2": "dictionary" } });
+    let fields = json!({ "extra_info": { "ref1": "marketing", "ref2": "dictionary" } });
     let mut expected = json!({
         "messaging_object": { "messaging_product": "whatsapp", "recipient_type": "individual", "to": "+919876543210" },
         "extra_info": { "ref": "c1.7.0", "ref1": "marketing", "ref2": "dictionary", "wa_source": "api" },
     });
     expected["messaging_object"].as_object_mut().unwrap().extend(template.as_object().unwrap().clone());
-    let sent = as_documented("kaleyra", &template, beside, "");
+    let sent = request_part("kaleyra", &template, fields, "");
     assert_eq!(sent, expected);
-    assert_eq!(sent.to_string(), expected.to_string(), "and in the sample's order");
+    assert_eq!(sent.to_string(), expected.to_string(), "the fields must have the order of the sample");
 }
 
-/// Each is refused, with its place and the document that says so.
+/// Each content is refused with its place and the document that forbids it.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-fn what_the_documents_forbid_is_refused() {
+fn content_that_the_documents_forbid_is_refused() {
     let flow = |parameters: Value| {
         json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "b" },
             "action": { "name": "flow", "parameters": parameters } } })
@@ -363,17 +363,17 @@ fn what_the_documents_forbid_is_refused() {
             "components": [{ "type": "button", "sub_type": "flow", "index": "x" }] } }),
         ),
     ];
-    let mut faults = String::new();
+    let mut errors = String::new();
     for (name, message) in cases {
         let job = job_with("/message", message);
         match Job::read(job.to_string().as_bytes()) {
-            Ok(_) => panic!("{name} was let through"),
+            Ok(_) => panic!("{name} was accepted"),
             Err(problems) => {
                 for problem in problems {
-                    faults += &format!("{name}\n  {problem}\n");
+                    errors += &format!("{name}\n  {problem}\n");
                 }
             }
         }
     }
-    insta::assert_snapshot!(faults);
+    insta::assert_snapshot!(errors);
 }

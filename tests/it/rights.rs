@@ -1,4 +1,4 @@
-//! Workers with no more rights than `deploy/` gives them.
+//! Workers with only the rights in `deploy/`.
 
 use flowcast::sandbox::Behaviour;
 
@@ -15,7 +15,7 @@ async fn a_fleet_works_with_the_least_rights() {
     let permissions = std::fs::read_to_string(format!("{ROOT}/deploy/rabbitmq/permissions.json")).unwrap();
     let amqp = rabbit.url_of_user(&permissions);
     let address = redis.url().replace("redis://", "redis://flowcast:change-me@");
-    // Some are refused, so that there is something to retry.
+    // The provider rejects some messages, so that there is something to retry.
     let behaviour = Behaviour { accept_rate: 0.9, ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let fleet = Fleet::on(World::new(2_000), &address, &amqp, &url, "");
@@ -31,7 +31,7 @@ async fn a_fleet_works_with_the_least_rights() {
         let ended = fleet.world.run(args).await;
         assert!(!ended.err.contains("NOPERM") && !ended.err.contains("ACCESS_REFUSED"), "{args:?} {ended:?}");
     }
-    until("the rejected ones to be sent again", || {
+    until("the rejected messages to be sent again", || {
         fleet.world.report("c1").iter().any(|line| line["attempts"] == 2)
     })
     .await;
@@ -41,7 +41,7 @@ async fn a_fleet_works_with_the_least_rights() {
     let log = fleet.log();
     assert!(!log.contains("NOPERM") && !log.contains("ACCESS_REFUSED"), "{log}");
 
-    // What the user may not do, nobody who has its password does.
+    // The password of the user allows nothing else.
     let client = redis::Client::open(address).unwrap();
     let mut connection = client.get_connection().unwrap();
     for refused in
@@ -49,7 +49,7 @@ async fn a_fleet_works_with_the_least_rights() {
     {
         let mut command = redis::cmd(refused[0]);
         command.arg(&refused[1..]);
-        let answer = command.query::<redis::Value>(&mut connection);
-        assert!(answer.is_err_and(|error| error.code() == Some("NOPERM")), "{refused:?}");
+        let result = command.query::<redis::Value>(&mut connection);
+        assert!(result.is_err_and(|error| error.code() == Some("NOPERM")), "{refused:?}");
     }
 }

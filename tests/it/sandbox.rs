@@ -1,4 +1,4 @@
-//! The sandbox as a program: every provider's interface on one port, each one's errors on demand.
+//! The command `flowcast sandbox`: the API of every provider on one port, with injected faults.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -7,27 +7,27 @@ use serde_json::{Value, json};
 
 use crate::support::World;
 
-struct Running {
+struct RunningSandbox {
     child: Child,
     url: String,
 }
 
-impl Drop for Running {
+impl Drop for RunningSandbox {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn start(world: &World, faults: &[&str]) -> Running {
+fn start(world: &World, faults: &[&str]) -> RunningSandbox {
     let args = ["sandbox", "--listen", "127.0.0.1:0", "--json"];
-    let faults = faults.iter().flat_map(|error| ["--fault", error]);
+    let faults = faults.iter().flat_map(|fault| ["--fault", fault]);
     let mut command = world.command(&args.into_iter().chain(faults).collect::<Vec<_>>());
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let said: Value = serde_json::from_str(&line).unwrap();
-    Running { child, url: said["base_url"].as_str().unwrap().into() }
+    let output: Value = serde_json::from_str(&line).unwrap();
+    RunningSandbox { child, url: output["base_url"].as_str().unwrap().into() }
 }
 
 fn client() -> reqwest::Client {
@@ -36,7 +36,7 @@ fn client() -> reqwest::Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_speaks_every_provider_on_one_port() {
+async fn the_sandbox_serves_every_provider_on_one_port() {
     let world = World::new(5);
     let sandbox = start(&world, &[]);
     for (nth, provider) in flowcast::provider::PROVIDERS.iter().enumerate() {
@@ -55,7 +55,7 @@ async fn it_speaks_every_provider_on_one_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_providers_errors_come_on_demand_and_change_while_it_runs() {
+async fn injected_errors_of_each_provider_can_change_at_run_time() {
     let world = World::new(3);
     let sandbox = start(&world, &["WA400=100%", "131047=100%"]);
     let change = async |faults: Value| {
@@ -73,7 +73,7 @@ async fn each_providers_errors_come_on_demand_and_change_while_it_runs() {
     };
     assert_eq!(run("kaleyra", "k1").await["rejected"], json!({ "WA400": 3 }));
     assert_eq!(run("meta", "m1").await["rejected"], json!({ "131047": 3 }));
-    // Handed on in an entry of its own.
+    // Exotel passes Meta's code on in the entry of the message.
     assert_eq!(run("exotel", "e1").await["rejected"], json!({ "131047": 3 }));
     assert_eq!(change(json!({ "E110": 1.0 })).await, 204);
     let held = run("kaleyra", "k2").await;
@@ -84,16 +84,16 @@ async fn each_providers_errors_come_on_demand_and_change_while_it_runs() {
 }
 
 #[test]
-fn a_fault_that_no_provider_has_is_refused() {
+fn an_unknown_fault_code_is_refused() {
     let ended = World::new(1).flowcast(&["sandbox", "--fault", "E111=1"]);
     assert_eq!(ended.status, Some(2));
     assert!(ended.err.contains("unknown code \"E111\""), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rehearsal_speaks_as_the_accounts_provider() {
+async fn a_rehearsal_uses_the_format_of_the_accounts_provider() {
     let world = World::new(3);
-    // The address is nobody's; a rehearsal goes to the sandbox inside.
+    // No server listens at the address; a rehearsal uses the sandbox in the process.
     world.write_account("kaleyra", "http://127.0.0.1:9", "");
     let mut job = crate::support::job();
     job["extra_info"] = json!({ "ref2": "Kaleyra alone takes this" });

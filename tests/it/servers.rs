@@ -1,6 +1,7 @@
-//! Real servers for tests: private instances on free ports, in a temporary folder, that end when the
-//! tests do. `FLOWCAST_TEST_REDIS_URL` and `FLOWCAST_TEST_AMQP_URL` name existing ones instead. Programs of Redis are
-//! found in `PATH`, those of RabbitMQ in `FLOWCAST_TEST_RABBITMQ` or where Debian has them: `scripts/matrix` names others.
+//! Real servers for tests: private instances on free ports, in temporary folders, that end with the tests.
+//!
+//! `FLOWCAST_TEST_REDIS_URL` and `FLOWCAST_TEST_AMQP_URL` name existing servers instead. The programs of Redis are searched
+//! in `PATH`, those of RabbitMQ in `FLOWCAST_TEST_RABBITMQ` or else in Debian's folder; `scripts/matrix` sets other ones.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,16 +18,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::Mutex;
 
-/// How long a server may take to start.
-const START: Duration = Duration::from_mins(5);
-/// How long a claim's request may take in tests.
-const REQUEST: Duration = Duration::from_secs(30);
+/// Maximum duration of a server's start.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
+/// Timeout for the request of a claim.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A port that is free. Others may take it in between, but none asks for the same.
+/// Returns a free port. Another program may take it before it is used, but no other test gets the same one.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        // Below the range from which the system gives ports to whoever asks for any.
+        // Below the range of ephemeral ports.
         let nth = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(12_000 + (std::process::id() * 97 + nth) % 20_000).unwrap();
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -35,17 +36,19 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits for something that will be true.
+/// Waits until a condition is true.
 pub fn wait(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
-        assert!(start.elapsed() < START, "waited in vain for {what}");
+        assert!(start.elapsed() < START_TIMEOUT, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A process and all that it starts. It ends when this is dropped, and also when the tests are
-/// killed: a shell waits for the end of its input and then ends the group.
+/// A process with all its children, in a process group of its own.
+///
+/// The group ends when this is dropped, and also when the tests are killed: a shell waits for the end of its input and then
+/// kills the group.
 struct Group {
     shell: Child,
     group: i32,
@@ -53,7 +56,7 @@ struct Group {
 
 impl Group {
     fn start(folder: &Path, command: &str, environment: &[(&str, String)]) -> Self {
-        // The shell ends when the server has: until then another one finds its ports taken.
+        // The shell ends after the server: until then the server's ports are in use.
         let script = format!(
             "set -m\ntrap 'kill -9 -- -$! 2>/dev/null; wait $!' EXIT\ntrap exit TERM INT HUP\n\
              {command} >>log 2>&1 </dev/null &\necho $!\nread -r _\n"
@@ -67,7 +70,7 @@ impl Group {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // The first line is the group's number.
+        // The first line is the id of the group.
         let mut line = Vec::new();
         let mut byte = [0];
         let out = shell.stdout.as_mut().unwrap();
@@ -107,18 +110,18 @@ impl RedisProcess {
         redis
     }
 
-    /// One with a file for its configuration, which it may write to itself; `args` is behind its name.
-    pub fn configured(args: &str, more: &str) -> Self {
+    /// Starts one with a configuration file, which the server may rewrite; `args` follow the file's name.
+    pub fn configured(args: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let file = format!("port {port}\nbind 127.0.0.1\nsave \"\"\n{more}\n");
+        let file = format!("port {port}\nbind 127.0.0.1\nsave \"\"\n{settings}\n");
         std::fs::write(folder.path().join("redis.conf"), file).unwrap();
         let mut redis = Self { port, folder, options: args.into(), process: None };
         redis.restart();
         redis
     }
 
-    /// Starts it again, where it was.
+    /// Starts it on the same port and data.
     pub fn restart(&mut self) {
         let command = if self.folder.path().join("redis.conf").exists() {
             format!("redis-server redis.conf {}", self.options)
@@ -128,24 +131,24 @@ impl RedisProcess {
         self.process = Some(Group::start(self.folder.path(), &command, &[]));
         let port = self.port;
         wait("Redis", || {
-            answers_with(port, "PING\r\nQUIT\r\n", "+PONG")
-                || answers_with(port, "PING\r\nQUIT\r\n", "-NOAUTH")
+            response_contains(port, "PING\r\nQUIT\r\n", "+PONG")
+                || response_contains(port, "PING\r\nQUIT\r\n", "-NOAUTH")
         });
     }
 
-    /// `kill -9`.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Stops it as it is, or lets it go on.
+    /// Sends it a signal, e.g. to freeze it and to let it continue.
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().unwrap().signal(signal);
     }
 
-    /// Whether it says `part` when it is asked something.
-    pub fn says(&self, question: &str, part: &str) -> bool {
-        answers_with(self.port, &format!("{question}\r\nQUIT\r\n"), part)
+    /// Returns whether the response to a command contains `expected`.
+    pub fn responds(&self, command: &str, expected: &str) -> bool {
+        response_contains(self.port, &format!("{command}\r\nQUIT\r\n"), expected)
     }
 
     pub fn url(&self) -> String {
@@ -153,18 +156,18 @@ impl RedisProcess {
     }
 }
 
-/// Whether a server answers a question so.
-fn answers(port: u16, question: &[u8], answer: &[u8]) -> bool {
+/// Returns whether a server's response to a request starts with `expected`.
+fn response_starts_with(port: u16, request: &[u8], expected: &[u8]) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut seen = vec![0; answer.len()];
-    stream.write_all(question).is_ok() && stream.read_exact(&mut seen).is_ok() && seen == answer
+    let mut response = vec![0; expected.len()];
+    stream.write_all(request).is_ok() && stream.read_exact(&mut response).is_ok() && response == expected
 }
 
-/// The options of a Redis that loses nothing.
+/// Options of a Redis that loses no acknowledged write.
 pub const DURABLE: &str = "--appendonly yes --appendfsync always --maxmemory-policy noeviction";
 
-/// The Redis of tests that do no harm to it, each with a database of its own.
+/// Returns the URL of the Redis that tests share, each with a database of its own.
 fn shared_redis() -> &'static str {
     static SHARED: OnceLock<(String, Option<RedisProcess>)> = OnceLock::new();
     let (url, _) = SHARED.get_or_init(|| {
@@ -177,7 +180,7 @@ fn shared_redis() -> &'static str {
     url
 }
 
-/// The address of an empty database.
+/// Returns the URL of an empty database.
 pub fn redis_url() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -187,31 +190,31 @@ pub fn redis_url() -> String {
     url
 }
 
-/// A ledger's store in Redis.
+/// The store of a ledger in Redis.
 pub struct RedisStore {
     pub url: String,
-    _keeps: Option<Box<dyn Send + Sync>>,
+    _guard: Option<Box<dyn Send + Sync>>,
 }
 
 pub fn redis_store() -> RedisStore {
-    RedisStore { url: redis_url(), _keeps: None }
+    RedisStore { url: redis_url(), _guard: None }
 }
 
 impl RedisStore {
-    pub fn at(url: String, keeps: impl Send + Sync + 'static) -> Self {
-        Self { url, _keeps: Some(Box::new(keeps)) }
+    pub fn at(url: String, guard: impl Send + Sync + 'static) -> Self {
+        Self { url, _guard: Some(Box::new(guard)) }
     }
 
     pub async fn ledger(&self) -> Redis {
-        Redis::connect(&self.url.as_str().into(), RetryPolicy::Short, REQUEST).await.unwrap()
+        Redis::connect(&self.url.as_str().into(), RetryPolicy::Short, REQUEST_TIMEOUT).await.unwrap()
     }
 
     pub async fn server(&self) -> RedisClient {
         RedisClient::connect(&self.url.as_str().into(), RetryPolicy::Short).await.unwrap()
     }
 
-    /// All claims are as if their time were over.
-    pub async fn let_claims_run_out(&self) {
+    /// Makes all claims expire.
+    pub async fn expire_claims(&self) {
         let server = self.server().await;
         for campaign in ["c1", "c2"] {
             let key = format!("flowcast:{{{campaign}}}:claims");
@@ -229,7 +232,7 @@ pub struct RedisCluster(Vec<RedisProcess>);
 
 impl RedisCluster {
     pub fn start() -> Self {
-        // The bus would take the port 10,000 above the node's, which may be another's by then.
+        // By default the cluster bus uses the node's port plus 10,000, which another server may have.
         let (nodes, addresses): (Vec<RedisProcess>, Vec<String>) = (0..3)
             .map(|_| {
                 let bus = free_port();
@@ -240,15 +243,15 @@ impl RedisCluster {
                 (node, address)
             })
             .unzip();
-        let made = Command::new("redis-cli")
+        let created = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
             .arg("--cluster-yes")
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
         let port = nodes[0].port;
-        wait("the cluster", || answers_with(port, "CLUSTER INFO\r\n", "cluster_state:ok"));
+        wait("the cluster", || response_contains(port, "CLUSTER INFO\r\n", "cluster_state:ok"));
         Self(nodes)
     }
 
@@ -257,28 +260,28 @@ impl RedisCluster {
     }
 }
 
-/// An empty cluster. It has one database, so its tests take turns.
+/// Returns a store in an empty cluster. A cluster has one database, so only one test uses it at a time.
 pub async fn cluster_store() -> RedisStore {
     static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
-    static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
-    let turn = TURN.clone().lock_owned().await;
+    static LOCK: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+    let guard = LOCK.clone().lock_owned().await;
     let cluster = CLUSTER.get_or_init(RedisCluster::start);
     for node in &cluster.0 {
         let client = redis::Client::open(node.url().as_str()).unwrap();
         let _: () = redis::cmd("FLUSHALL").query(&mut client.get_connection().unwrap()).unwrap();
     }
-    RedisStore::at(cluster.url(), turn)
+    RedisStore::at(cluster.url(), guard)
 }
 
-fn answers_with(port: u16, question: &str, part: &str) -> bool {
+fn response_contains(port: u16, request: &str, expected: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    if stream.write_all(question.as_bytes()).is_err() {
+    if stream.write_all(request.as_bytes()).is_err() {
         return false;
     }
-    let mut seen = Vec::new();
-    let _ = stream.read_to_end(&mut seen);
-    String::from_utf8_lossy(&seen).contains(part)
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).contains(expected)
 }
 
 /// Returns the path of a program of RabbitMQ.
@@ -298,10 +301,10 @@ pub struct RabbitProcess {
 }
 
 impl RabbitProcess {
-    /// The address of a user who may do on the first virtual host what `permissions` say, and nothing else.
+    /// Creates a user who has only `permissions`, on the first virtual host, and returns its URL.
     pub fn url_of_user(&self, permissions: &str) -> String {
-        let made = http(self.management, "PUT", "/api/users/flowcast", r#"{"password":"pw","tags":""}"#);
-        assert!(made.contains("201") || made.contains("204"), "{made}");
+        let created = http(self.management, "PUT", "/api/users/flowcast", r#"{"password":"pw","tags":""}"#);
+        assert!(created.contains("201") || created.contains("204"), "{created}");
         self.allow("%2f", "flowcast", permissions);
         format!("amqp://flowcast:pw@127.0.0.1:{}/%2f", self.port)
     }
@@ -316,7 +319,7 @@ impl RabbitProcess {
         Self::with_data_in(None)
     }
 
-    /// One that keeps its data in a folder.
+    /// Starts one that keeps its data in a folder.
     pub fn with_data_in(data: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, dist, epmd_port, management) = (free_port(), free_port(), free_port(), free_port());
@@ -336,13 +339,13 @@ impl RabbitProcess {
             ("RABBITMQ_CONFIG_FILE", format!("{home}/rabbitmq")),
         ];
         std::fs::write(folder.path().join("plugins"), "[rabbitmq_management].\n").unwrap();
-        // RabbitMQ 4 refuses what is above 16 MiB by itself, where 3.10 takes 128 MiB: a job that is too large is to reach
-        // a worker.
+        // By default RabbitMQ 4 refuses messages above 16 MiB, and 3.10 those above 128 MiB. Jobs that are too large must
+        // reach a worker.
         let config = format!(
             "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\nmax_message_size = 134217728\nvm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n"
         );
         std::fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
-        // Its own, in the foreground: one that the node starts would outlive it.
+        // The node's own epmd runs in the foreground: one that the node starts would outlive the node.
         let epmd = Group::start(folder.path(), &format!("epmd -address 127.0.0.1 -port {epmd_port}"), &[]);
         let mut rabbit = Self { port, management, folder, environment, _epmd: epmd, process: None };
         rabbit.restart();
@@ -353,11 +356,11 @@ impl RabbitProcess {
         self.process =
             Some(Group::start(self.folder.path(), &rabbitmq("rabbitmq-server"), &self.environment));
         let (port, management) = (self.port, self.management);
-        wait("RabbitMQ", || answers(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
+        wait("RabbitMQ", || response_starts_with(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
         wait("RabbitMQ's management", || http(management, "GET", "/api/overview", "").contains("200 OK"));
     }
 
-    /// `kill -9`, of the node itself too.
+    /// Kills it with SIGKILL, and waits until its port is free.
     pub fn kill(&mut self) {
         self.process = None;
         let port = self.port;
@@ -368,10 +371,10 @@ impl RabbitProcess {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// Its queues, and how many messages each has.
+    /// Returns its queues with the number of messages in each.
     pub fn queues(&self) -> std::collections::BTreeMap<String, u64> {
-        let told = http(self.management, "GET", "/api/queues", "");
-        let json = told.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let response = http(self.management, "GET", "/api/queues", "");
+        let json = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let queues: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
         let queue = |queue: &serde_json::Value| {
             (queue["name"].as_str().unwrap().to_owned(), queue["messages"].as_u64().unwrap_or_default())
@@ -379,24 +382,25 @@ impl RabbitProcess {
         queues.iter().map(queue).collect()
     }
 
-    /// Saves the list of quorum queues. RabbitMQ does so half a second after it has changed: a queue that is younger
-    /// does not survive `kill -9`.
+    /// Saves the list of quorum queues.
+    ///
+    /// RabbitMQ saves it half a second after a change, so a newer queue does not survive a SIGKILL.
     pub fn save_queues(&self) {
         self.control(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
     }
 
-    /// `rabbitmqctl`, on this node.
+    /// Runs `rabbitmqctl` on this node.
     pub fn control(&self, args: &[&str]) {
-        let done = Command::new(rabbitmq("rabbitmqctl"))
+        let output = Command::new(rabbitmq("rabbitmqctl"))
             .args(args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .unwrap();
-        assert!(done.status.success(), "{done:?}");
+        assert!(output.status.success(), "{output:?}");
     }
 }
 
-/// One HTTP request with the broker's usual user; the answer as text.
+/// Sends an HTTP request as the broker's default user and returns the response as text.
 fn http(port: u16, method: &str, path: &str, body: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
     let request = format!(
@@ -404,12 +408,12 @@ fn http(port: u16, method: &str, path: &str, body: &str) -> String {
         body.len()
     );
     let _ = stream.write_all(request.as_bytes());
-    let mut seen = Vec::new();
-    let _ = stream.read_to_end(&mut seen);
-    String::from_utf8_lossy(&seen).into_owned()
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
 }
 
-/// The address of an empty virtual host on the broker of tests that do no harm to it.
+/// Returns the URL of an empty virtual host on the broker that tests share.
 pub fn amqp_url() -> String {
     static SHARED: OnceLock<RabbitProcess> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -418,8 +422,8 @@ pub fn amqp_url() -> String {
     }
     let rabbit = SHARED.get_or_init(RabbitProcess::start);
     let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let made = http(rabbit.management, "PUT", &format!("/api/vhosts/{name}"), "{}");
-    assert!(made.contains("201 Created"), "{made}");
+    let created = http(rabbit.management, "PUT", &format!("/api/vhosts/{name}"), "{}");
+    assert!(created.contains("201 Created"), "{created}");
     rabbit.allow(&name, "guest", r#"{"configure":".*","write":".*","read":".*"}"#);
     format!("amqp://guest:guest@127.0.0.1:{}/{name}", rabbit.port)
 }
@@ -428,13 +432,12 @@ pub async fn broker(url: &str) -> Broker {
     Broker::connect(&url.into(), true).await.unwrap()
 }
 
-/// By which the nodes of a cluster know each other.
+/// Secret by which the nodes of a cluster authenticate each other.
 const COOKIE: &str = "FLOWCASTCLUSTER";
-/// After how long nodes miss one that says nothing.
+/// Time after which nodes regard a silent one as down.
 const NET_TICK: Duration = Duration::from_secs(5);
 
-/// A RabbitMQ cluster of three nodes on this machine, each of which can be killed, frozen and cut off from
-/// the others.
+/// A RabbitMQ cluster of three nodes on this machine, each of which can be killed, frozen and partitioned from the others.
 pub struct RabbitCluster {
     pub nodes: Vec<RabbitNode>,
     folder: tempfile::TempDir,
@@ -453,7 +456,7 @@ impl RabbitCluster {
         let folder = tempfile::tempdir().unwrap();
         let (home, epmd_port) = (folder.path().display().to_string(), free_port());
         let epmd = Group::start(folder.path(), &format!("epmd -address 127.0.0.1 -port {epmd_port}"), &[]);
-        // Else the first node starts one of its own.
+        // Otherwise the first node starts an epmd of its own.
         wait("epmd", || TcpStream::connect(("127.0.0.1", epmd_port)).is_ok());
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let names: Vec<String> = ports.iter().map(|port| format!("flowcast{port}@localhost")).collect();
@@ -464,7 +467,7 @@ impl RabbitCluster {
         );
         std::fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
         std::fs::write(folder.path().join("plugins"), "[].\n").unwrap();
-        // Written before, so that the nodes do not each make one up.
+        // Written first, otherwise each node generates one.
         let cookie = folder.path().join(".erlang.cookie");
         std::fs::write(&cookie, COOKIE).unwrap();
         std::fs::set_permissions(&cookie, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
@@ -489,46 +492,47 @@ impl RabbitCluster {
         };
         let nodes = ports.into_iter().zip(names).map(node).collect();
         let mut cluster = Self { nodes, folder, _epmd: epmd };
-        (0..3).for_each(|nth| cluster.begin(nth));
+        (0..3).for_each(|nth| cluster.start_node(nth));
         (0..3).for_each(|nth| cluster.await_node(nth));
-        // Joined by hand, which all versions do alike: discovery of each other differs.
+        // The nodes are joined explicitly: versions discover each other in different ways.
         let first = cluster.nodes[0].name.clone();
         for node in &cluster.nodes[1..] {
             for args in [&["stop_app"][..], &["join_cluster", &first], &["start_app"]] {
                 node.control(args);
             }
         }
-        cluster.await_whole(&[]);
+        cluster.await_healthy(&[]);
         cluster
     }
 
-    /// Waits until all nodes see each other and each quorum queue has all its members, and still do when
-    /// a node that went wrong before would have been noticed. Of `wrong`, whoever does not come back by
-    /// itself is started anew, as the people who run RabbitMQ would do.
-    pub fn await_whole(&mut self, wrong: &[usize]) {
+    /// Waits until all nodes see each other and each quorum queue has all its members.
+    ///
+    /// The state must last long enough for an earlier failure to be noticed. Nodes of `failed` are restarted if the cluster does
+    /// not recover without that, as an operator of RabbitMQ would do.
+    pub fn await_healthy(&mut self, failed: &[usize]) {
         for attempt in 0..5 {
             // A node that was frozen for longer than a tick does not rejoin; on a busy machine a node takes longer.
-            let patience = Duration::from_secs(30 << attempt);
-            let (start, mut whole_since) = (Instant::now(), None);
-            while start.elapsed() < patience || whole_since.is_some() {
-                if !self.is_whole() {
-                    whole_since = None;
-                } else if whole_since.get_or_insert_with(Instant::now).elapsed() > 2 * NET_TICK {
+            let timeout = Duration::from_secs(30 << attempt);
+            let (start, mut healthy_since) = (Instant::now(), None);
+            while start.elapsed() < timeout || healthy_since.is_some() {
+                if !self.is_healthy() {
+                    healthy_since = None;
+                } else if healthy_since.get_or_insert_with(Instant::now).elapsed() > 2 * NET_TICK {
                     return;
                 }
-                // Each look starts a virtual machine, which the nodes share two cores with.
+                // Each check starts an Erlang virtual machine on the two cores that the nodes use.
                 std::thread::sleep(Duration::from_secs(1));
             }
-            for &nth in wrong {
-                eprintln!("node {nth} does not come back and is started anew");
+            for &nth in failed {
+                eprintln!("restarting node {nth}: it has not rejoined the cluster");
                 self.kill(nth);
                 self.restart(nth);
             }
         }
-        panic!("waited in vain for the cluster to be whole");
+        panic!("timed out waiting for the cluster to be healthy");
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.nodes[0].evaluate(
             "{All, Running} = case erlang:function_exported(rabbit_nodes, list_members, 0) of \
                  true -> {list_members, list_running}; false -> {all, all_running} end, \
@@ -543,24 +547,24 @@ impl RabbitCluster {
         ) == "true"
     }
 
-    fn begin(&mut self, nth: usize) {
+    fn start_node(&mut self, nth: usize) {
         let command = rabbitmq("rabbitmq-server");
         let process = Group::start(self.folder.path(), &command, &self.nodes[nth].environment);
         self.nodes[nth].process = Some(process);
     }
 
-    /// Waits until a node takes connections.
+    /// Waits until a node accepts connections.
     fn await_node(&self, nth: usize) {
         let port = self.nodes[nth].port;
-        wait("a node of RabbitMQ", || answers(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
+        wait("a node of RabbitMQ", || response_starts_with(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
     }
 
-    /// Starts a killed node where it was, and does not wait.
+    /// Starts a killed node on the same data, without waiting.
     pub fn restart(&mut self, nth: usize) {
-        self.begin(nth);
+        self.start_node(nth);
     }
 
-    /// `kill -9`.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, nth: usize) {
         self.nodes[nth].process = None;
     }
@@ -569,19 +573,19 @@ impl RabbitCluster {
         self.nodes[nth].process.as_ref().unwrap().signal(signal);
     }
 
-    /// Cuts a node off from the others, or ends that. Clients still reach it.
-    pub fn cut(&self, nth: usize, is_cut: bool) {
-        let cookie = if is_cut { "CUT" } else { COOKIE };
+    /// Partitions a node from the others, or ends that. Clients still reach it.
+    pub fn partition(&self, nth: usize, is_partitioned: bool) {
+        let cookie = if is_partitioned { "CUT" } else { COOKIE };
         let others = self.nodes.iter().filter(|other| other.port != self.nodes[nth].port);
         let others: Vec<String> = others.map(|other| format!("'{}'", other.name)).collect();
-        // All at once: a node that one other still reaches is taken for one that lies.
+        // In one command: RabbitMQ treats a node that only some others reach as a partial partition.
         self.nodes[nth].evaluate(&format!(
             "[begin erlang:set_cookie(N, '{cookie}'), erlang:disconnect_node(N) end || N <- [{}]].",
             others.join(", ")
         ));
     }
 
-    /// The addresses of nodes, in one.
+    /// Returns a URL with the addresses of several nodes.
     pub fn url(ports: &[u16]) -> String {
         let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         format!("amqp://guest:guest@{}/%2f", hosts.join(","))
@@ -589,15 +593,15 @@ impl RabbitCluster {
 }
 
 impl RabbitNode {
-    /// What an Erlang expression says on this node.
+    /// Evaluates an Erlang expression on this node.
     pub fn evaluate(&self, expression: &str) -> String {
         String::from_utf8_lossy(&self.output(&["eval", expression]).stdout).trim().to_owned()
     }
 
-    /// `rabbitmqctl`, on this node.
+    /// Runs `rabbitmqctl` on this node.
     fn control(&self, args: &[&str]) {
-        let done = self.output(args);
-        assert!(done.status.success(), "{done:?}");
+        let output = self.output(args);
+        assert!(output.status.success(), "{output:?}");
     }
 
     fn output(&self, args: &[&str]) -> std::process::Output {

@@ -1,4 +1,4 @@
-//! A worker with its HTTP side, and who asks it.
+//! A worker with its HTTP server, and a client of it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s
 pub const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, \
                       { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
 
-/// A worker with an API, and who asks it.
+/// A worker with an API, and a client of it.
 pub struct Service {
     pub fleet: Fleet,
     pub url: String,
@@ -21,20 +21,21 @@ pub struct Service {
     pub client: reqwest::Client,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
+    /// Value of `Content-Type`.
     pub kind: String,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// What a problem says.
+    /// Returns the detail of a problem document; the response must have `status`.
     pub fn detail(&self, status: u16) -> String {
         assert_eq!(
             (self.status.as_u16(), self.kind.as_str()),
@@ -53,7 +54,7 @@ impl Service {
         Self::on(is_embedded, redis_url(), provider, http, FAST).await
     }
 
-    /// With an account of which `account` says more.
+    /// Starts a service; `account` is TOML for the account and what follows it.
     pub async fn start_with(is_embedded: bool, provider: &str, http: &str, account: &str) -> Self {
         Self::on(is_embedded, redis_url(), provider, http, account).await
     }
@@ -70,7 +71,7 @@ impl Service {
         Self::with(fleet, args, "", provider, http, &format!("{account}\n{more}")).await
     }
 
-    /// On the embedded store, in a world that is there; `top` stands before all tables of the configuration.
+    /// Starts a service on the embedded store in an existing folder; `top` precedes all tables of the configuration.
     pub async fn in_world(world: World, top: &str, provider: &str, http: &str, account: &str) -> Self {
         let fleet = Fleet { world, redis: redis_url(), amqp: amqp_url() };
         Self::with(fleet, &["worker", "--embedded"], top, provider, http, account).await
@@ -85,7 +86,7 @@ impl Service {
         Self::run(fleet, port, args).await
     }
 
-    /// With nothing configured but where it listens.
+    /// Starts a service whose configuration has only its listening address and `more`.
     pub async fn configured(more: &str, args: &[&str]) -> Self {
         let (fleet, port) =
             (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
@@ -94,7 +95,7 @@ impl Service {
     }
 
     pub async fn run(fleet: Fleet, port: u16, args: &[&str]) -> Self {
-        // Whoever starts a sandbox has done so already.
+        // Fails if a sandbox in this process has already installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let worker = fleet.worker_with(args);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -102,16 +103,16 @@ impl Service {
         let mut is_ready = false;
         while !is_ready {
             let ready = service.client.get(format!("{}/readyz", service.url)).send().await;
-            is_ready = ready.is_ok_and(|answer| answer.status() == 200);
+            is_ready = ready.is_ok_and(|response| response.status() == 200);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         service
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {
         let response = request.send().await.unwrap();
         let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
-        Answer {
+        Response {
             status: response.status(),
             kind: kind.unwrap_or_default(),
             text: response.text().await.unwrap(),
@@ -123,23 +124,23 @@ impl Service {
         if token.is_empty() { request } else { request.bearer_auth(token) }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path, "look-1")).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(self.request(Method::POST, path, "act-1").json(body)).await
     }
 
     pub async fn until_state(&self, id: &str, state: &str) -> Value {
         for _ in 0..3000 {
             let status = self.get(&format!("/campaigns/{id}")).await.json();
-            // While the ledger is away it is a problem without a state.
+            // While the ledger is unavailable, the response is a problem without a state.
             if status["state"] == state {
                 return status;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{id} is not {state}");
+        panic!("timed out waiting for {id} to be {state}");
     }
 }

@@ -1,34 +1,34 @@
-//! "Which answers prove what" for the providers that take one message a request: a test a row of the
-//! table for each, over real sockets, seen from outside.
+//! One test for each row of the table of responses (docs/architecture.md), for each provider with one message per request,
+//! over real sockets.
 
 use serde_json::{Value, json};
 
-use crate::support::{Reaction, Scripted, World, phone, refusing};
+use crate::support::{Reaction, Scripted, World, phone, refusing_address};
 
-/// How a provider says things.
-trait Speaks {
+/// Response format of a provider.
+trait ResponseFormat {
     const NAME: &'static str;
-    /// The status and body of a message that is taken.
-    fn taken(to: &str) -> (u16, Value);
-    /// The status and body of an error.
+    /// Returns the status and body for an accepted message.
+    fn accepted(to: &str) -> (u16, Value);
+    /// Returns the status and body of an error.
     fn error(code: &str) -> (u16, Value);
-    /// The code of a message that is wrong, ...
-    const WRONG: &'static str;
-    /// ... and of an inner failure.
-    const BROKEN: &'static str;
-    /// The codes that hold the account.
+    /// Code of an invalid message.
+    const INVALID: &'static str;
+    /// Code of an internal error of the provider.
+    const INTERNAL: &'static str;
+    /// Codes that hold the account.
     const ACCOUNT: &'static [&'static str];
 }
 
 struct Kaleyra;
 
-impl Speaks for Kaleyra {
+impl ResponseFormat for Kaleyra {
     const NAME: &'static str = "kaleyra";
-    const WRONG: &'static str = "WA400";
-    const BROKEN: &'static str = "WA500";
+    const INVALID: &'static str = "WA400";
+    const INTERNAL: &'static str = "WA500";
     const ACCOUNT: &'static [&'static str] = &["RBC001", "WA401", "WA-401", "E110"];
 
-    fn taken(to: &str) -> (u16, Value) {
+    fn accepted(to: &str) -> (u16, Value) {
         let data = json!({ "message_id": format!("sid-{to}") });
         (202, json!({ "code": "WA202", "message": "Request Accepted", "data": data, "error": {} }))
     }
@@ -45,13 +45,13 @@ impl Speaks for Kaleyra {
 
 struct Meta;
 
-impl Speaks for Meta {
+impl ResponseFormat for Meta {
     const NAME: &'static str = "meta";
-    const WRONG: &'static str = "131026";
-    const BROKEN: &'static str = "131000";
+    const INVALID: &'static str = "131026";
+    const INTERNAL: &'static str = "131000";
     const ACCOUNT: &'static [&'static str] = &["190", "10", "368", "131042"];
 
-    fn taken(to: &str) -> (u16, Value) {
+    fn accepted(to: &str) -> (u16, Value) {
         (
             200,
             json!({ "messaging_product": "whatsapp", "contacts": [], "messages": [{ "id": format!("sid-{to}") }] }),
@@ -60,7 +60,7 @@ impl Speaks for Meta {
 
     fn error(code: &str) -> (u16, Value) {
         let number: u32 = code.parse().unwrap();
-        let status = if code == Self::BROKEN { 500 } else { 400 };
+        let status = if code == Self::INTERNAL { 500 } else { 400 };
         (
             status,
             json!({ "error": { "message": "Why", "type": "OAuthException", "code": number, "fbtrace_id": "A" } }),
@@ -68,12 +68,12 @@ impl Speaks for Meta {
     }
 }
 
-fn answer((status, body): (u16, Value)) -> Reaction {
+fn respond((status, body): (u16, Value)) -> Reaction {
     Reaction::Answer(status, "", body.to_string())
 }
 
-/// Runs three messages against a script, one at a time so that the script knows which comes first.
-async fn run<S: Speaks>(
+/// Runs a campaign of three messages with a scripted provider, one request at a time, so that their order is known.
+async fn run<S: ResponseFormat>(
     react: impl Fn(usize, &str) -> Reaction + Send + Sync + 'static,
 ) -> (World, Scripted, Option<i32>, Value) {
     let world = World::new(3);
@@ -88,13 +88,13 @@ fn states(world: &World) -> Vec<String> {
     world.report("c1").iter().map(|line| line["state"].as_str().unwrap().into()).collect()
 }
 
-async fn a_message_that_is_taken_is_accepted_with_its_sid<S: Speaks>() {
-    let (world, provider, code, _) = run::<S>(|_, to| answer(S::taken(to))).await;
+async fn an_accepted_message_has_its_sid<S: ResponseFormat>() {
+    let (world, provider, code, _) = run::<S>(|_, to| respond(S::accepted(to))).await;
     assert_eq!((code, provider.requests().len()), (Some(0), 3));
     assert_eq!(world.report("c1")[1]["sid"], format!("sid-{}", phone(2)));
 }
 
-async fn a_success_that_can_not_be_read_is_in_doubt<S: Speaks>() {
+async fn an_unreadable_success_is_in_doubt<S: ResponseFormat>() {
     for body in ["", "<html>thanks</html>", "{}", "{\"code\":\"WA202\",\"data\":{}}"] {
         let (world, provider, code, _) = run::<S>(move |_, _| Reaction::Answer(202, "", body.into())).await;
         assert_eq!((code, provider.requests().len()), (Some(3), 3), "{body}");
@@ -102,21 +102,23 @@ async fn a_success_that_can_not_be_read_is_in_doubt<S: Speaks>() {
     }
 }
 
-async fn a_message_that_is_wrong_is_rejected_alone_with_code_and_text<S: Speaks>() {
+async fn only_an_invalid_message_is_rejected_with_code_and_text<S: ResponseFormat>() {
     let bad = phone(2);
     let (world, provider, code, status) =
-        run::<S>(move |_, to| if to == bad { answer(S::error(S::WRONG)) } else { answer(S::taken(to)) })
-            .await;
-    assert_eq!((code, &status["rejected"]), (Some(3), &json!({ S::WRONG: 1 })));
+        run::<S>(
+            move |_, to| if to == bad { respond(S::error(S::INVALID)) } else { respond(S::accepted(to)) },
+        )
+        .await;
+    assert_eq!((code, &status["rejected"]), (Some(3), &json!({ S::INVALID: 1 })));
     assert_eq!(states(&world), ["accepted", "rejected", "accepted"]);
-    assert_eq!(world.report("c1")[1]["code"], S::WRONG);
+    assert_eq!(world.report("c1")[1]["code"], S::INVALID);
     assert!(world.report("c1")[1]["detail"].as_str().unwrap().contains("Why"));
     assert_eq!(provider.requests().len(), 3);
 }
 
-async fn an_account_code_holds_and_leaves_every_message_pending<S: Speaks>() {
+async fn an_account_code_holds_the_campaign_and_leaves_every_message_pending<S: ResponseFormat>() {
     for code in S::ACCOUNT {
-        let (world, provider, ended, now) = run::<S>(|_, _| answer(S::error(code))).await;
+        let (world, provider, ended, now) = run::<S>(|_, _| respond(S::error(code))).await;
         let expected = (Some(3), &json!("held"), &json!(3));
         assert_eq!((ended, &now["state"], &now["counts"]["pending"]), expected, "{code}: {now}");
         assert!(now["reason"].as_str().unwrap().contains("Why; "), "{now}");
@@ -128,7 +130,7 @@ async fn an_account_code_holds_and_leaves_every_message_pending<S: Speaks>() {
     }
 }
 
-async fn a_status_about_the_account_holds<S: Speaks>() {
+async fn an_account_status_holds_the_campaign<S: ResponseFormat>() {
     for status in [401, 402, 403] {
         let (_, provider, ended, now) =
             run::<S>(move |_, _| Reaction::Answer(status, "", String::new())).await;
@@ -137,19 +139,19 @@ async fn a_status_about_the_account_holds<S: Speaks>() {
     }
 }
 
-async fn a_404_holds_the_campaign<S: Speaks>() {
+async fn a_404_holds_the_campaign<S: ResponseFormat>() {
     let (_, provider, code, now) = run::<S>(|_, _| Reaction::Answer(404, "", String::new())).await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
     assert_eq!(provider.requests().len(), 1);
 }
 
-async fn a_429_waits_as_long_as_it_says_and_fails_nothing<S: Speaks>() {
+async fn a_429_delays_sending_by_its_retry_after_and_rejects_nothing<S: ResponseFormat>() {
     let start = std::time::Instant::now();
     let (_, provider, code, now) = run::<S>(|nth, to| {
         if nth == 0 {
             Reaction::Answer(429, "retry-after: 2\r\n", String::new())
         } else {
-            answer(S::taken(to))
+            respond(S::accepted(to))
         }
     })
     .await;
@@ -157,14 +159,15 @@ async fn a_429_waits_as_long_as_it_says_and_fails_nothing<S: Speaks>() {
     assert!(start.elapsed().as_millis() >= 1990);
 }
 
-async fn an_inner_failure_is_tried_again<S: Speaks>() {
+async fn an_internal_error_is_retried<S: ResponseFormat>() {
     let (_, provider, code, _) =
-        run::<S>(|nth, to| if nth < 2 { answer(S::error(S::BROKEN)) } else { answer(S::taken(to)) }).await;
+        run::<S>(|nth, to| if nth < 2 { respond(S::error(S::INTERNAL)) } else { respond(S::accepted(to)) })
+            .await;
     assert_eq!((code, provider.requests().len()), (Some(0), 5));
 }
 
-async fn an_inner_failure_that_does_not_end_holds_the_campaign<S: Speaks>() {
-    let (_, _, code, now) = run::<S>(|_, _| answer(S::error(S::BROKEN))).await;
+async fn a_repeated_internal_error_holds_the_campaign<S: ResponseFormat>() {
+    let (_, _, code, now) = run::<S>(|_, _| respond(S::error(S::INTERNAL))).await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
     assert!(
         now["reason"].as_str().unwrap().starts_with("6 attempts in a row failed; the last: HTTP 5"),
@@ -172,17 +175,19 @@ async fn an_inner_failure_that_does_not_end_holds_the_campaign<S: Speaks>() {
     );
 }
 
-async fn one_message_that_never_works_holds_up_nobody_else<S: Speaks>() {
+async fn a_message_that_keeps_failing_delays_no_other<S: ResponseFormat>() {
     let bad = phone(2);
     let (world, provider, code, status) =
-        run::<S>(move |_, to| if to == bad { answer(S::error(S::BROKEN)) } else { answer(S::taken(to)) })
-            .await;
-    assert_eq!((code, &status["rejected"]), (Some(3), &json!({ S::BROKEN: 1 })));
+        run::<S>(
+            move |_, to| if to == bad { respond(S::error(S::INTERNAL)) } else { respond(S::accepted(to)) },
+        )
+        .await;
+    assert_eq!((code, &status["rejected"]), (Some(3), &json!({ S::INTERNAL: 1 })));
     assert_eq!(states(&world), ["accepted", "rejected", "accepted"]);
     assert_eq!((provider.times(&phone(1)), provider.times(&phone(3))), (1, 1));
 }
 
-async fn a_5xx_that_is_not_the_providers_is_in_doubt<S: Speaks>() {
+async fn a_5xx_in_another_format_is_in_doubt<S: ResponseFormat>() {
     for (status, body) in
         [(502, "<html>Bad Gateway</html>"), (504, ""), (500, "<html>oops</html>"), (503, "")]
     {
@@ -193,9 +198,9 @@ async fn a_5xx_that_is_not_the_providers_is_in_doubt<S: Speaks>() {
     }
 }
 
-async fn a_refused_connection_is_tried_again_and_then_holds<S: Speaks>() {
+async fn a_refused_connection_is_retried_and_then_holds_the_campaign<S: ResponseFormat>() {
     let world = World::new(3);
-    let (_refuses, url) = refusing();
+    let (_refuses, url) = refusing_address();
     world.write_account(S::NAME, &url, "");
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
@@ -206,7 +211,7 @@ async fn a_refused_connection_is_tried_again_and_then_holds<S: Speaks>() {
     assert!(now["reason"].as_str().unwrap().contains("refused"), "{now}");
 }
 
-async fn closed_or_silent_after_the_request_went_out_is_in_doubt_and_never_repeated<S: Speaks>() {
+async fn a_close_or_timeout_after_the_request_is_in_doubt_and_not_retried<S: ResponseFormat>() {
     for hang in [false, true] {
         let world = World::new(3);
         let provider = Scripted::start(move |_, _| if hang { Reaction::Hang } else { Reaction::Close }).await;
@@ -219,24 +224,25 @@ async fn closed_or_silent_after_the_request_went_out_is_in_doubt_and_never_repea
     }
 }
 
+/// Generates a test of each row of the table for each provider.
 macro_rules! rows_of_the_table {
     ($($module:ident: $provider:ty),+ $(,)?) => { $(
         mod $module {
             use super::*;
             rows_of_the_table!(@ $provider,
-                a_message_that_is_taken_is_accepted_with_its_sid,
-                a_success_that_can_not_be_read_is_in_doubt,
-                a_message_that_is_wrong_is_rejected_alone_with_code_and_text,
-                an_account_code_holds_and_leaves_every_message_pending,
-                a_status_about_the_account_holds,
+                an_accepted_message_has_its_sid,
+                an_unreadable_success_is_in_doubt,
+                only_an_invalid_message_is_rejected_with_code_and_text,
+                an_account_code_holds_the_campaign_and_leaves_every_message_pending,
+                an_account_status_holds_the_campaign,
                 a_404_holds_the_campaign,
-                a_429_waits_as_long_as_it_says_and_fails_nothing,
-                an_inner_failure_is_tried_again,
-                an_inner_failure_that_does_not_end_holds_the_campaign,
-                one_message_that_never_works_holds_up_nobody_else,
-                a_5xx_that_is_not_the_providers_is_in_doubt,
-                a_refused_connection_is_tried_again_and_then_holds,
-                closed_or_silent_after_the_request_went_out_is_in_doubt_and_never_repeated,
+                a_429_delays_sending_by_its_retry_after_and_rejects_nothing,
+                an_internal_error_is_retried,
+                a_repeated_internal_error_holds_the_campaign,
+                a_message_that_keeps_failing_delays_no_other,
+                a_5xx_in_another_format_is_in_doubt,
+                a_refused_connection_is_retried_and_then_holds_the_campaign,
+                a_close_or_timeout_after_the_request_is_in_doubt_and_not_retried,
             );
         }
     )+ };

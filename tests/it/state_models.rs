@@ -1,8 +1,8 @@
-//! A campaign's life, held against a plain model of the states of its messages.
+//! Compares a campaign in a ledger with a plain model of the states of its messages.
 //!
-//! The model knows the states of the contract and nothing of how a ledger keeps them: what a worker may claim, what an
-//! answer, late or early, says, and what a person may decide. After every step the ledger's counts and its report say
-//! what the model says.
+//! The model has the states of the contract and does not depend on how a ledger stores them: which messages a worker may
+//! claim, what an early or late outcome changes, and what an operator may decide. After every step the ledger's counts and
+//! report must match the model.
 
 use std::collections::BTreeMap;
 
@@ -26,61 +26,61 @@ const BATCHES: u32 = 2;
 const SIZE: u8 = 3;
 const CODES: [&str; 2] = ["400", "500"];
 
-/// A message as the model knows it.
+/// A message of the model.
 #[derive(Clone, Debug)]
 struct Message {
     state: MessageState,
-    /// The SID, the code or the reason.
-    word: String,
-    /// The claim under which it is sent, or was sent when its worker went away.
+    /// SID, code or reason.
+    code: String,
+    /// Token of the claim under which it is sent, or was sent when its worker died.
     claim: u64,
     was_claimed: bool,
 }
 
 impl Message {
-    fn put(&mut self, state: MessageState, word: &str) {
-        (self.state, self.word) = (state, word.to_owned());
+    fn set(&mut self, state: MessageState, code: &str) {
+        (self.state, self.code) = (state, code.to_owned());
     }
 
-    /// What the answer to a request says, however late it comes.
-    fn answered(&mut self, claim: u64, outcome: &Outcome) {
+    /// Applies the outcome of a request, at any time.
+    fn apply_outcome(&mut self, claim: u64, outcome: &Outcome) {
         let is_own = self.claim == claim;
         match (self.state, outcome) {
-            // Evidence that it was taken counts whenever it comes: but a first one is not replaced.
-            (Sending | InDoubt | Rejected, Outcome::Accepted { sid }) => self.put(Accepted, sid),
-            (Pending, Outcome::Accepted { sid }) if self.was_claimed => self.put(Accepted, sid),
-            // That it was refused says nothing of a later request.
-            (Sending, Outcome::Rejected { code, .. }) if is_own => self.put(Rejected, code),
-            (InDoubt, Outcome::Rejected { code, .. }) => self.put(Rejected, code),
+            // Proof of acceptance counts at any time, but does not replace an earlier one.
+            (Sending | InDoubt | Rejected, Outcome::Accepted { sid }) => self.set(Accepted, sid),
+            (Pending, Outcome::Accepted { sid }) if self.was_claimed => self.set(Accepted, sid),
+            // A rejection proves nothing about a later request.
+            (Sending, Outcome::Rejected { code, .. }) if is_own => self.set(Rejected, code),
+            (InDoubt, Outcome::Rejected { code, .. }) => self.set(Rejected, code),
             (Sending, Outcome::InDoubt { .. }) if is_own => {
                 self.claim = 0;
-                self.put(InDoubt, "");
+                self.set(InDoubt, "");
             }
             (Sending | InDoubt, Outcome::Released) if is_own => {
                 self.claim = 0;
-                self.put(Pending, "");
+                self.set(Pending, "");
             }
-            (Pending, Outcome::Skipped { reason, .. }) => self.put(Skipped, reason.as_str()),
+            (Pending, Outcome::Skipped { reason, .. }) => self.set(Skipped, reason.as_str()),
             _ => {}
         }
     }
 
-    /// What a callback of the provider says.
-    fn reported(&mut self, state: Delivery, sid: &str) {
+    /// Applies a delivery report of the provider.
+    fn apply_report(&mut self, state: Delivery, sid: &str) {
         let is_proof = match self.state {
             Sending | InDoubt => true,
             Pending => self.was_claimed,
-            // That it failed may be just what the refusal said.
+            // A failure may be the rejection itself.
             Rejected => state != Delivery::Failed,
             Accepted | Skipped => false,
         };
         if is_proof {
-            self.put(Accepted, sid);
+            self.set(Accepted, sid);
         }
     }
 }
 
-/// A campaign as the model knows it: messages by batch and place.
+/// A campaign of the model, with its messages by batch and position.
 struct Model {
     state: CampaignState,
     messages: BTreeMap<(u32, u8), Message>,
@@ -99,24 +99,24 @@ impl Model {
         self.count(Pending) + self.count(Sending) == 0
     }
 
-    /// Moves all messages that a decision is about, and says how many.
-    fn decide(&mut self, is_meant: impl Fn(&Message) -> bool, state: MessageState, word: &str) -> u64 {
-        let meant = self.messages.values_mut().filter(|message| is_meant(message));
-        meant.map(|message| message.put(state, word)).count() as u64
+    /// Moves all messages to which a decision applies, and returns their number.
+    fn decide(&mut self, applies: impl Fn(&Message) -> bool, state: MessageState, code: &str) -> u64 {
+        let affected = self.messages.values_mut().filter(|message| applies(message));
+        affected.map(|message| message.set(state, code)).count() as u64
     }
 }
 
-/// A campaign of a store, in the middle of its life, goes on in a fleet's Redis as if nothing had been.
+/// Migrates a store mid-campaign to a fleet's Redis, where the campaign continues.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_goes_on_after_its_store_was_moved() {
+async fn a_campaign_continues_after_its_store_was_migrated() {
     let first = first_seed_of_commit();
     let count = std::env::var("FLOWCAST_STATE_SEEDS").map_or(12, |count| count.parse().unwrap());
     let fleet = redis_store();
     for seed in first..first + count {
         let file = SqliteFile(tempfile::tempdir().unwrap());
         let store = file.open().await;
-        let mut life = Life::begin(&store, seed).await;
-        let store = life.live(&file, store, 50).await;
+        let mut life = Life::start(&store, seed).await;
+        let store = life.run(&file, store, 50).await;
         let before = report(&store).await;
         drop(store);
         let path = file.0.path().join("flowcast.db");
@@ -126,30 +126,30 @@ async fn a_life_goes_on_after_its_store_was_moved() {
         let within = |_: &str| std::time::Duration::from_hours(1);
         let moved = migrate(&store, &redis, &[], within).await.unwrap();
         assert_eq!((moved.campaigns, moved.in_doubt), (vec![id()], lost), "seed {seed}");
-        life.steps.push(format!("moved: {lost} in doubt"));
-        assert_same(&redis, &life.model, &life.so_far()).await;
-        // Times, attempts and texts, too.
+        life.steps.push(format!("migrates: {lost} in doubt"));
+        assert_same(&redis, &life.model, &life.history()).await;
+        // Without lost messages the report is the same, with times, attempts and texts.
         if lost == 0 {
-            assert_eq!(report(&redis).await, before, "{}", life.so_far());
+            assert_eq!(report(&redis).await, before, "{}", life.history());
         }
-        // Moved once more it is the same, and nobody else opens the store.
+        // A repeated migration changes nothing, and no process can send from the store.
         migrate(&store, &redis, &[], within).await.unwrap();
-        assert_same(&redis, &life.model, &life.so_far()).await;
+        assert_same(&redis, &life.model, &life.history()).await;
         drop(store);
         assert!(Sqlite::open(&path, Access::Send).is_err());
-        let redis = life.live(&fleet, redis, 50).await;
+        let redis = life.run(&fleet, redis, 50).await;
         redis.remove(&id()).await.unwrap();
     }
 }
 
-/// Lives of a campaign, one behind the other in the same ledger, each from a seed of its own.
-pub async fn random_lives_are_as_a_plain_model_says(store: impl Store) {
+/// Runs random campaigns one after another in the same ledger, each from a seed of its own.
+pub async fn random_campaigns_match_a_plain_model(store: impl Store) {
     let first = first_seed_of_commit();
     let count = std::env::var("FLOWCAST_STATE_SEEDS").map_or(12, |count| count.parse().unwrap());
     let mut ledger = store.open().await;
     for seed in first..first + count {
-        let mut life = Life::begin(&ledger, seed).await;
-        ledger = life.live(&store, ledger, 100).await;
+        let mut life = Life::start(&ledger, seed).await;
+        ledger = life.run(&store, ledger, 100).await;
         ledger.remove(&id()).await.unwrap();
     }
 }
@@ -163,7 +163,7 @@ struct Life {
 }
 
 impl Life {
-    async fn begin(ledger: &impl Ledger, seed: u64) -> Self {
+    async fn start(ledger: &impl Ledger, seed: u64) -> Self {
         register_campaign(ledger).await;
         transitions::change_state(ledger, &id(), CampaignState::Running, None).await.unwrap();
         let size = u64::from(SIZE);
@@ -171,25 +171,25 @@ impl Life {
         let checkpoint = Checkpoint { batches: BATCHES, rows, digest: "d".into(), complete: true };
         let batches = (0..BATCHES).map(|number| batch(number, size)).collect();
         ledger.checkpoint(&id(), 0, checkpoint, batches, Vec::new()).await.unwrap();
-        let new = Message { state: Pending, word: String::new(), claim: 0, was_claimed: false };
+        let new = Message { state: Pending, code: String::new(), claim: 0, was_claimed: false };
         let places = (0..BATCHES).flat_map(|number| (0..SIZE).map(move |place| (number, place)));
         let messages = places.map(|place| (place, new.clone())).collect();
         let model = Model { state: CampaignState::Running, messages };
         Self { seed, random: SmallRng::seed_from_u64(seed), model, claims: Vec::new(), steps: Vec::new() }
     }
 
-    fn so_far(&self) -> String {
+    fn history(&self) -> String {
         format!("seed {}: {:#?}", self.seed, self.steps)
     }
 
-    async fn live<S: Store>(&mut self, store: &S, mut ledger: S::Ledger, steps: u32) -> S::Ledger {
+    async fn run<S: Store>(&mut self, store: &S, mut ledger: S::Ledger, steps: u32) -> S::Ledger {
         for _ in 0..steps {
             let Self { random, model, claims, .. } = self;
-            // Workers do more than people.
+            // Steps of workers are more frequent than decisions.
             let step = match random.random_range(0..20) {
                 0..=4 => claim(&ledger, model, claims, random).await,
-                5..=10 => answer(&ledger, model, claims, random).await,
-                11 => call_back(&ledger, model, random).await,
+                5..=10 => respond(&ledger, model, claims, random).await,
+                11 => report_delivery(&ledger, model, random).await,
                 12 if random.random_bool(0.3) => skip(&ledger, model, random).await,
                 13..=17 => decide(&ledger, model, random).await,
                 _ => {
@@ -201,14 +201,14 @@ impl Life {
                 }
             };
             self.steps.push(step);
-            assert_same(&ledger, &self.model, &self.so_far()).await;
+            assert_same(&ledger, &self.model, &self.history()).await;
         }
         ledger
     }
 }
 
-/// Some places of a batch.
-fn some(random: &mut SmallRng) -> (u32, Vec<u8>) {
+/// Returns a random batch and random positions in it.
+fn random_messages(random: &mut SmallRng) -> (u32, Vec<u8>) {
     let places = (0..SIZE).filter(|_| random.random_bool(0.6)).collect();
     (random.random_range(0..BATCHES), places)
 }
@@ -219,7 +219,7 @@ async fn claim(
     claims: &mut Vec<(u32, Claim)>,
     random: &mut SmallRng,
 ) -> String {
-    let (number, places) = some(random);
+    let (number, places) = random_messages(random);
     let size = u64::from(SIZE);
     let claim = claims::claim(ledger, batch(number, size), places.clone(), ClaimPurpose::Send).await.unwrap();
     let runs = model.state == CampaignState::Running;
@@ -227,7 +227,7 @@ async fn claim(
     let mut granted = Vec::new();
     for (place, message) in model.of_batch(number) {
         if places.contains(&place) && free(message) {
-            message.put(Sending, "");
+            message.set(Sending, "");
             (message.claim, message.was_claimed) = (claim.token, true);
             granted.push(place);
         }
@@ -240,16 +240,16 @@ async fn claim(
     step
 }
 
-/// A request is answered, or answered once more, in whole or in part.
-async fn answer(
+/// Records outcomes of all or some messages of a claim, possibly again.
+async fn respond(
     ledger: &impl Ledger,
     model: &mut Model,
     claims: &[(u32, Claim)],
     random: &mut SmallRng,
 ) -> String {
-    // Mostly one of the last; sometimes one that everybody has given up.
+    // Mostly one of the latest claims, sometimes one that has expired.
     let from = if random.random_bool(0.5) { claims.len().saturating_sub(2) } else { 0 };
-    let Some((number, claim)) = claims[from..].choose(random) else { return "answers nothing".into() };
+    let Some((number, claim)) = claims[from..].choose(random) else { return "records nothing".into() };
     let mut outcomes = Vec::new();
     for place in claim.messages.iter().filter(|_| random.random_bool(0.7)).copied().collect::<Vec<_>>() {
         let outcome = match random.random_range(0..10) {
@@ -260,41 +260,41 @@ async fn answer(
         };
         outcomes.push((place, outcome));
     }
-    // Nothing waits for a late proof in a campaign that has ended.
+    // In an ended campaign, late proof does not release a message.
     let has_ended = model.state.is_over();
     for (place, outcome) in &outcomes {
         let message = model.messages.get_mut(&(*number, *place)).unwrap();
         if !(has_ended && message.state == InDoubt && *outcome == Outcome::Released) {
-            message.answered(claim.token, outcome);
+            message.apply_outcome(claim.token, outcome);
         }
     }
-    let step = format!("answers {outcomes:?} to claim {:x} of batch {number}", claim.token);
+    let step = format!("records {outcomes:?} for claim {:x} of batch {number}", claim.token);
     let recorded: Vec<RecordOutcome> = outcomes.into_iter().map(RecordOutcome::from).collect();
     claims::record(ledger, &id(), *number, claim.token, recorded).await.unwrap();
     step
 }
 
-async fn call_back(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
+async fn report_delivery(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
     let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
     let state = *[Delivery::Sent, Delivery::Read, Delivery::Failed].choose(random).unwrap();
     let sid = format!("reported-{number}-{place}");
     let news = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
     let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, news };
     evidence::apply_reports(ledger, &id(), number, vec![report]).await.unwrap();
-    model.messages.get_mut(&(number, place)).unwrap().reported(state, &sid);
+    model.messages.get_mut(&(number, place)).unwrap().apply_report(state, &sid);
     format!("message {place} of batch {number} is reported {state:?}")
 }
 
-/// A number is found on the suppression list just before its request.
+/// Skips a number that is on the suppression list when its request is due.
 async fn skip(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
     let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
     let outcome = Outcome::Skipped { reason: SkipReason::Suppressed, detail: String::new() };
-    model.messages.get_mut(&(number, place)).unwrap().answered(0, &outcome);
+    model.messages.get_mut(&(number, place)).unwrap().apply_outcome(0, &outcome);
     claims::record(ledger, &id(), number, 0, vec![(place, outcome).into()]).await.unwrap();
     format!("message {place} of batch {number} is suppressed")
 }
 
-/// What a person does, and what follows from it.
+/// Makes a random decision of an operator, in the ledger and in the model.
 async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
     use CampaignState::{Cancelled, Completed, Held, Paused, Running};
     let is_cancelled = model.state == CampaignState::Cancelled;
@@ -314,7 +314,7 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
         }
         3..=6 => {
             let done = transitions::change_state(ledger, &id(), Running, None).await.is_ok();
-            // A completed one that has something to send again runs again as it is decided.
+            // A completed campaign with messages to send again runs again after the decision.
             let legal = move_to(model, Running, &[Running, Held, Paused, Completed]);
             assert_eq!(done, legal);
             format!("resumes: {done}")
@@ -347,11 +347,11 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
                 .map(|c| (*c).into())
                 .collect();
             let decided = decisions::decide(ledger, &id(), Decision::Retry(codes.clone())).await.unwrap();
-            let is_meant = |message: &Message| {
-                let is_named = codes.contains(&message.word);
-                message.state == Rejected && (is_named || codes.is_empty() && message.word != ABANDONED)
+            let applies = |message: &Message| {
+                let is_named = codes.contains(&message.code);
+                message.state == Rejected && (is_named || codes.is_empty() && message.code != ABANDONED)
             };
-            let expected = model.decide(is_meant, Pending, "");
+            let expected = model.decide(applies, Pending, "");
             assert_eq!(decided, expected, "a retry of {codes:?}");
             format!("retries {codes:?}: {decided}")
         }
@@ -359,20 +359,20 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
             let decided =
                 decisions::decide(ledger, &id(), Decision::Resend { until: i64::MAX }).await.unwrap();
             assert_eq!(decided, model.decide(|message| message.state == InDoubt, Pending, ""));
-            format!("sends what is in doubt again: {decided}")
+            format!("resends messages in doubt: {decided}")
         }
         _ => {
             let decided =
                 decisions::decide(ledger, &id(), Decision::Abandon { until: i64::MAX }).await.unwrap();
             assert_eq!(decided, model.decide(|message| message.state == InDoubt, Rejected, ABANDONED));
-            format!("gives up what is in doubt: {decided}")
+            format!("abandons messages in doubt: {decided}")
         }
     }
 }
 
-async fn assert_same(ledger: &impl Ledger, model: &Model, so_far: &str) {
+async fn assert_same(ledger: &impl Ledger, model: &Model, history: &str) {
     let campaign = read_campaign(ledger).await;
-    assert_eq!(campaign.state, model.state, "{so_far}");
+    assert_eq!(campaign.state, model.state, "{history}");
     let counts = &campaign.counts;
     for (state, count) in [
         (Pending, counts.pending),
@@ -382,22 +382,22 @@ async fn assert_same(ledger: &impl Ledger, model: &Model, so_far: &str) {
         (InDoubt, counts.in_doubt),
         (Skipped, counts.skipped),
     ] {
-        assert_eq!(count, model.count(state), "{state}, {so_far}");
+        assert_eq!(count, model.count(state), "{state}, {history}");
     }
     let mut codes = BTreeMap::<String, u64>::new();
     for message in model.messages.values().filter(|message| message.state == Rejected) {
-        *codes.entry(message.word.clone()).or_default() += 1;
+        *codes.entry(message.code.clone()).or_default() += 1;
     }
-    assert_eq!(campaign.rejected, codes, "{so_far}");
+    assert_eq!(campaign.rejected, codes, "{history}");
     let lines = report(ledger).await;
-    assert_eq!(lines.len(), model.messages.len(), "{so_far}");
+    assert_eq!(lines.len(), model.messages.len(), "{history}");
     for (line, message) in lines.iter().zip(model.messages.values()) {
-        assert_eq!(line.state, message.state, "row {}, {so_far}", line.row);
-        let word = match message.state {
+        assert_eq!(line.state, message.state, "row {}, {history}", line.row);
+        let code = match message.state {
             Accepted => line.sid.as_deref(),
             Rejected | Skipped => line.code.as_deref(),
             Pending | Sending | InDoubt => None,
         };
-        assert_eq!(word.unwrap_or_default(), message.word, "row {}, {so_far}", line.row);
+        assert_eq!(code.unwrap_or_default(), message.code, "row {}, {history}", line.row);
     }
 }

@@ -1,5 +1,4 @@
-//! A folder with a job, an audience and a configuration; the real binary; a provider that answers
-//! by script.
+//! A folder with a job, an audience and a configuration; the real binary; a scripted provider.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,20 +14,20 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// A folder to run flowcast in.
 pub struct World {
     folder: tempfile::TempDir,
-    /// What its commands have in their environment besides.
+    /// Additional environment variables of its commands.
     pub env: Vec<(String, String)>,
 }
 
-/// What a command printed, and how it ended.
+/// Output and exit status of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandOutput {
     pub status: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
 impl World {
-    /// A text job for `rows` clean recipients.
+    /// Creates a folder with a text job for `rows` valid recipients.
     pub fn new(rows: u64) -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap(), env: Vec::new() };
         world.write_audience(rows);
@@ -56,12 +55,12 @@ impl World {
         self.write("audience.csv", csv);
     }
 
-    /// Points the account `main` to Exotel, or what stands for it. `extra` is more of its TOML.
+    /// Writes a configuration whose account `main` is Exotel at `base_url`; `extra` is TOML for the account.
     pub fn write_config(&self, base_url: &str, extra: &str) {
         self.write_account("exotel", base_url, extra);
     }
 
-    /// The same at any provider.
+    /// Writes a configuration whose account `main` is a provider at `base_url`; `extra` is TOML for the account.
     pub fn write_account(&self, provider: &str, base_url: &str, extra: &str) {
         self.write(
             "flowcast.toml",
@@ -82,12 +81,12 @@ impl World {
         command
     }
 
-    pub fn flowcast(&self, args: &[&str]) -> Ended {
+    pub fn flowcast(&self, args: &[&str]) -> CommandOutput {
         self.command(args).output().unwrap().into()
     }
 
-    /// The same, while this test's own tasks go on: a provider in the process must answer.
-    pub async fn run(&self, args: &[&str]) -> Ended {
+    /// Runs a command while the tasks of the test, such as a provider in this process, continue.
+    pub async fn run(&self, args: &[&str]) -> CommandOutput {
         let mut command = self.command(args);
         tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
     }
@@ -105,19 +104,19 @@ impl World {
     }
 }
 
-impl From<Output> for Ended {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 
-/// The number of a row in [`World::write_audience`].
+/// Returns the phone number of a row that [`World::write_audience`] writes.
 pub fn phone(row: u64) -> String {
     format!("+91{}", 9_800_000_000 + row)
 }
 
-/// A text message to the audience.
+/// Returns a job with a text message to the audience.
 pub fn job() -> Value {
     json!({
         "version": 1,
@@ -129,7 +128,7 @@ pub fn job() -> Value {
     })
 }
 
-/// [`job`] with one value changed.
+/// Returns [`job`] with one value changed.
 pub fn job_with(pointer: &str, value: Value) -> Value {
     let mut job = job();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -137,33 +136,34 @@ pub fn job_with(pointer: &str, value: Value) -> Value {
     job
 }
 
-/// A sandbox in this process, and its address.
+/// Starts a sandbox in this process and returns it with its URL.
 pub async fn sandbox(behaviour: Behaviour) -> (Sandbox, String) {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), behaviour).await.unwrap();
     let url = format!("http://{}", sandbox.address);
     (sandbox, url)
 }
 
-/// What a scripted provider does about a request.
+/// Reaction of a scripted provider to a request.
 pub enum Reaction {
-    /// Answers with a status, more headers and a body.
+    /// Responds with a status, additional headers and a body.
     Answer(u16, &'static str, String),
-    /// Takes the request and closes without an answer.
+    /// Reads the request and closes the connection without a response.
     Close,
-    /// Takes the request and says nothing until the other side closes.
+    /// Reads the request and sends nothing until the client closes the connection.
     Hang,
 }
 
-/// An address that refuses connections while the socket lives: it is bound, so that nobody else gets
-/// its port, and does not listen.
-pub fn refusing() -> (TcpSocket, String) {
+/// Returns an address that refuses connections while the socket exists.
+///
+/// The socket is bound, so that no other process gets its port, and does not listen.
+pub fn refusing_address() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
     (socket, url)
 }
 
-/// A provider that reacts by script. It keeps the recipients of each request.
+/// A provider that responds by script and records the recipients of each request.
 pub struct Scripted {
     pub url: String,
     requests: Arc<Mutex<Vec<Vec<String>>>>,
@@ -172,7 +172,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// `react` is given the number of the request, from 0, and its recipients.
+    /// Starts a provider; `react` gets the number of the request, from 0, and its recipients.
     pub async fn start(react: impl Fn(usize, &[String]) -> Reaction + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -193,12 +193,12 @@ impl Scripted {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Head, in small letters but for `webhook-signature`, and body of each request.
+    /// Returns the head, in lower case except for `webhook-signature`, and the body of each request.
     pub fn raw(&self) -> Vec<(String, String)> {
         self.raw.lock().unwrap().clone()
     }
 
-    /// How often each recipient was in a request.
+    /// Returns how often a recipient was in a request.
     pub fn times(&self, recipient: &str) -> usize {
         self.requests().iter().flatten().filter(|to| *to == recipient).count()
     }
@@ -245,7 +245,7 @@ async fn serve(
         let body: Value = serde_json::from_str(&all).unwrap();
         raw.lock().unwrap().push((top, all));
         buffer.drain(..head + length);
-        // Exotel's many messages, Kaleyra's one, Meta's one.
+        // Exotel has many messages in a request, Kaleyra and Meta one.
         let number = |message: &Value| message["to"].as_str().unwrap_or_default().to_owned();
         let to: Vec<String> = match &body["whatsapp"]["messages"] {
             Value::Array(messages) => messages.iter().map(number).collect(),
@@ -263,9 +263,9 @@ async fn serve(
                 return;
             }
             Reaction::Answer(status, headers, body) => {
-                let answer =
+                let response =
                     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
-                if stream.write_all(answer.as_bytes()).await.is_err() {
+                if stream.write_all(response.as_bytes()).await.is_err() {
                     return;
                 }
             }
@@ -273,39 +273,41 @@ async fn serve(
     }
 }
 
-/// An answer that accepts everything.
+/// Returns a response that accepts every message.
 pub fn accept(to: &[String]) -> Reaction {
     Reaction::Answer(202, "", entries(to.iter().map(|to| success(to))))
 }
 
-/// The entry of an accepted message; its SID is made of the number.
+/// Returns the entry of an accepted message; its SID contains the number.
 pub fn success(to: &str) -> Value {
     json!({ "code": 202, "error_data": null, "status": "success", "data": { "sid": format!("sid-{to}") } })
 }
 
-/// The entry of a refused one.
+/// Returns the entry of a rejected message.
 pub fn failure(code: u32, message: &str) -> Value {
     json!({ "code": code, "status": "failure", "error_data": { "code": code, "message": message, "description": "" } })
 }
 
-/// A 202 body.
+/// Returns the body of a 202 response.
 pub fn entries(entries: impl Iterator<Item = Value>) -> String {
     json!({ "response": { "whatsapp": { "messages": entries.collect::<Vec<_>>() } } }).to_string()
 }
 
-/// Returns what a server on this machine says to a question, up to where it closes or falls silent.
-pub fn ask(port: u16, question: &str) -> String {
+/// Sends text to a local server and returns the response.
+///
+/// The response ends when the server closes the connection or sends nothing for a second.
+pub fn send_raw(port: u16, request: &str) -> String {
     use std::io::{Read as _, Write as _};
     let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut seen = Vec::new();
-    if stream.write_all(question.as_bytes()).is_ok() {
+    if stream.write_all(request.as_bytes()).is_ok() {
         let _ = stream.read_to_end(&mut seen);
     }
     String::from_utf8_lossy(&seen).into_owned()
 }
 
-/// Every line of Rust below a folder of the project, with its file.
+/// Returns the path and text of every Rust file below a folder of the project.
 pub fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
@@ -323,8 +325,10 @@ pub fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Returns the first seed of the commit that is checked out: each commit explores seeds of its own, and the same commit
-/// always the same. Without git, as in a source archive, all start at zero.
+/// Returns the first seed of the commit that is checked out.
+///
+/// Each commit explores other seeds, and the same commit always the same. Without git, e.g. in a source archive, the
+/// first seed is 0.
 pub fn first_seed_of_commit() -> u64 {
     let mut git = std::process::Command::new("git");
     git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR"));

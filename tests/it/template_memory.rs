@@ -1,5 +1,5 @@
-//! No expression takes the memory of a worker. The measured process is one of its own: this test's
-//! executable, started again for the part that is ignored otherwise.
+//! The memory of template expressions is limited. It is measured in a process of its own: the executable of the tests, which
+//! runs an otherwise ignored test.
 
 use std::process::Command;
 
@@ -10,10 +10,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use serde_json::json;
 
-/// How much more than at its start the measured process may take, in KiB.
-const ALLOWED: u64 = 32 * 1024;
+/// Maximum growth of the measured process, in KiB.
+const MAX_GROWTH: u64 = 32 * 1024;
 
-/// Expressions that try to make much of little.
+/// Generates expressions that try to create large values from small ones.
 fn expression() -> impl Strategy<Value = String> {
     let text = prop::sample::select(vec![
         "name".to_string(),
@@ -75,8 +75,7 @@ fn template() -> impl Strategy<Value = String> {
     })
 }
 
-/// Compiles a template as part of a flow's data, and renders it with long values. Returns whether it
-/// was offered at all.
+/// Compiles a template as part of a flow's data, and renders it with long values. Returns whether it compiled.
 fn render(text: &str) -> bool {
     let job = json!({
         "version": 1, "account": "main", "from": "+912248931479",
@@ -112,24 +111,25 @@ fn render(text: &str) -> bool {
     true
 }
 
-/// The most memory that this process has had since the last question, in KiB, without its own code: pages of that are read
-/// as they are first run, however little a template takes.
+/// Returns the peak memory of this process since the last call, in KiB.
+///
+/// Excludes pages of the executable, which are loaded when their code first runs, independently of templates.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let of = |name: &str| -> u64 {
+    let field = |name: &str| -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     };
-    let peak = of("VmHWM:").saturating_sub(of("RssFile:"));
-    // Where that is not allowed, it is the most since the start.
+    let peak = field("VmHWM:").saturating_sub(field("RssFile:"));
+    // If the reset is not permitted, the peak is since the start.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     peak
 }
 
 #[test]
-#[ignore = "runs in a process of its own, started by the test below"]
-fn measured() {
-    // The ways that were found by hand.
+#[ignore = "the test below runs it in a process of its own"]
+fn every_expression_stays_below_the_limit() {
+    // Expressions that once needed much memory.
     let many = "a".repeat(3000);
     let before = peak();
     for text in [
@@ -140,30 +140,36 @@ fn measured() {
         "{{ name | split('') | map('replace', 'a', name) | join | length }}".into(),
     ] {
         render(&text);
-        let more = peak().saturating_sub(before);
-        assert!(more < ALLOWED, "{more} KiB: {text:.200}");
+        let growth = peak().saturating_sub(before);
+        assert!(growth < MAX_GROWTH, "{growth} KiB: {text:.200}");
     }
     let seed = TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), seed);
-    let (mut offered, mut most) = (0, 0);
+    let (mut compiled, mut max_growth) = (0, 0);
     for _ in 0..1500 {
         let text = template().new_tree(&mut runner).unwrap().current();
-        offered += u32::from(render(&text));
-        let more = peak().saturating_sub(before);
-        assert!(more < ALLOWED, "{more} KiB: {text:.2000}");
-        most = most.max(more);
+        compiled += u32::from(render(&text));
+        let growth = peak().saturating_sub(before);
+        assert!(growth < MAX_GROWTH, "{growth} KiB: {text:.2000}");
+        max_growth = max_growth.max(growth);
     }
-    assert!(offered > 200, "only {offered} of the expressions were tried");
-    eprintln!("{offered} expressions took {most} KiB at the most");
+    assert!(compiled > 200, "only {compiled} of the expressions compiled");
+    eprintln!("{compiled} expressions took at most {max_growth} KiB");
 }
 
 #[test]
-fn no_expression_takes_more_than_some_mib() {
-    let itself = std::env::current_exe().unwrap();
-    let done = Command::new(itself)
-        .args(["template_memory::measured", "--exact", "--ignored", "--nocapture"])
+fn no_expression_takes_more_than_32_mib() {
+    let executable = std::env::current_exe().unwrap();
+    let output = Command::new(executable)
+        .args([
+            "template_memory::every_expression_stays_below_the_limit",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Providers and RabbitMQ are reached over TLS: what is trusted is sent to, and what is not gets nothing.
+//! Connections to providers and RabbitMQ over TLS: an untrusted server gets nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use crate::fleet::Fleet;
 use crate::servers::{amqp_url, redis_url};
 use crate::service::FAST;
-use crate::support::{Ended, World, sandbox};
+use crate::support::{CommandOutput, World, sandbox};
 
-/// A sandbox behind TLS. Returns its authority's certificate, too.
+/// Starts a sandbox behind TLS. Returns its URL and the certificate of its authority, too.
 async fn sandbox_with_tls() -> (Sandbox, String, String) {
     let (sandbox, _) = sandbox(Behaviour::default()).await;
-    let (port, certificate) = tls_before(sandbox.address).await;
+    let (port, certificate) = tls_proxy(sandbox.address).await;
     (sandbox, format!("https://localhost:{port}"), certificate)
 }
 
-/// Puts TLS before a server, for the name `localhost`. Returns its port and its authority's certificate.
-async fn tls_before(behind: SocketAddr) -> (u16, String) {
+/// Starts a TLS proxy for a server, with the name `localhost`. Returns its port and the certificate of its authority.
+async fn tls_proxy(behind: SocketAddr) -> (u16, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -46,7 +46,7 @@ async fn tls_before(behind: SocketAddr) -> (u16, String) {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A client that does not trust us ends the handshake.
+                // A client that does not trust the certificate aborts the handshake.
                 let Ok(mut outside) = acceptor.accept(stream).await else { return };
                 let mut inside = TcpStream::connect(behind).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
@@ -56,7 +56,7 @@ async fn tls_before(behind: SocketAddr) -> (u16, String) {
     (port, authority.pem())
 }
 
-async fn run_trusting(world: &World, certificate: &str) -> Ended {
+async fn run_trusting(world: &World, certificate: &str) -> CommandOutput {
     world.write("authority.pem", certificate);
     let mut command = world.command(&["run", "job.json"]);
     command.env("SSL_CERT_FILE", world.path("authority.pem"));
@@ -86,12 +86,12 @@ async fn a_provider_that_is_not_trusted_gets_nothing() {
     assert_eq!(sandbox.stats()["requests"], 0);
 }
 
-/// The address of the broker with TLS before it, and its authority's certificate.
+/// Starts a TLS proxy for the broker. Returns its URL and the certificate of its authority.
 async fn broker_with_tls() -> (String, String) {
     let mut url: url::Url = amqp_url().parse().unwrap();
-    let place = (url.host_str().unwrap(), url.port().unwrap_or(5672));
-    let behind = tokio::net::lookup_host(place).await.unwrap().next().unwrap();
-    let (port, certificate) = tls_before(behind).await;
+    let address = (url.host_str().unwrap(), url.port().unwrap_or(5672));
+    let behind = tokio::net::lookup_host(address).await.unwrap().next().unwrap();
+    let (port, certificate) = tls_proxy(behind).await;
     url.set_host(Some("localhost")).unwrap();
     url.set_port(Some(port)).unwrap();
     (url.as_str().replacen("amqp://", "amqps://", 1), certificate)
@@ -122,6 +122,6 @@ async fn a_broker_that_is_not_trusted_gets_no_job() {
     let ended = fleet.world.run(&["submit", "job.json"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(ended.err.contains("certificate"), "{ended:?}");
-    // The password stays out of what is said.
+    // The error must not contain the password.
     assert!(!ended.err.contains("guest:"), "{ended:?}");
 }

@@ -1,4 +1,4 @@
-//! Traces, as an OTLP endpoint gets them.
+//! Traces that an OTLP endpoint receives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -23,19 +23,19 @@ use crate::support::{Reaction, Scripted, World, accept, job, phone, sandbox};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// An OTLP endpoint, and what it got.
+/// An OTLP endpoint with the requests that it received.
 #[derive(Clone, Default)]
 struct Endpoint(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
 impl Endpoint {
     async fn start() -> (Self, String) {
         let endpoint = Self::default();
-        let kept = endpoint.clone();
-        let take = move |body: Bytes| async move {
-            kept.0.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
+        let received = endpoint.clone();
+        let receive = move |body: Bytes| async move {
+            received.0.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
             StatusCode::OK
         };
-        let router = axum::Router::new().route("/v1/traces", axum::routing::post(take));
+        let router = axum::Router::new().route("/v1/traces", axum::routing::post(receive));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -69,7 +69,7 @@ fn env(url: &str) -> Vec<(String, String)> {
         .into()
 }
 
-/// One root; each span below the one it belongs to, whichever worker made it.
+/// Asserts that the spans of all workers form one trace with one root, each below its parent.
 fn assert_tree(spans: &[Span]) {
     let by_name = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
     let traces: BTreeSet<_> = spans.iter().map(|span| span.trace_id.clone()).collect();
@@ -98,12 +98,15 @@ async fn a_campaign_is_one_trace_from_job_to_batch_to_request_on_two_workers() {
     publish(&fleet, PARENT).await;
     fleet.until_state("c1", "completed").await;
     until("all spans", || endpoint.count("request") == 20 && endpoint.count("plan") == 1).await;
-    until("the job's", || endpoint.count("job") == 1 && endpoint.count("batch") == 20).await;
+    until("the spans of the job and its batches", || {
+        endpoint.count("job") == 1 && endpoint.count("batch") == 20
+    })
+    .await;
     let spans = endpoint.spans();
     assert_tree(&spans);
     let job = spans.iter().find(|span| span.name == "job").unwrap();
     assert_eq!(attributes(job)["flowcast.rows"], "2000");
-    // Whoever submitted it traces it, too.
+    // The trace is linked to the span of the publisher.
     let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let link = &job.links[0];
     assert_eq!(format!("00-{}-{}-01", hex(&link.trace_id), hex(&link.span_id)), PARENT);
@@ -112,7 +115,7 @@ async fn a_campaign_is_one_trace_from_job_to_batch_to_request_on_two_workers() {
         (request["http.response.status_code"].as_str(), request["flowcast.messages"].as_str()),
         ("202", "100")
     );
-    // Nobody's number, and nothing of the account's.
+    // Spans contain no phone numbers, names or credentials.
     let all = format!("{spans:?}");
     for secret in [&phone(1)[1..], "acme1", "s3cr3t-token", "name 1"] {
         assert!(!all.contains(secret), "{secret}");
@@ -136,13 +139,13 @@ async fn publish(fleet: &Fleet, traceparent: &str) {
         let published =
             channel.basic_publish("".into(), "flowcast.jobs".into(), options, &body, properties.clone());
         let confirmed = published.await.unwrap().await.unwrap();
-        // Refused or returned while the queue is just being made.
+        // The message is refused or returned until the queue is declared.
         if matches!(confirmed, Confirmation::Ack(None)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("nobody takes jobs");
+    panic!("timed out waiting for the job queue");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,8 +162,8 @@ async fn a_job_of_the_api_is_linked_to_its_request_and_a_failure_is_marked() {
     let request = service.request(Method::POST, "/campaigns", "act-1").header("traceparent", PARENT);
     let mut job = job();
     job["audience"] = json!({ "recipients": (0..150).map(|n| json!({ "phone": phone(n), "name": "x" })).collect::<Vec<_>>() });
-    let answer = service.send(request.json(&job)).await;
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let response = service.send(request.json(&job)).await;
+    assert_eq!(response.status, 201, "{response:?}");
     service.until_state("c1", "completed").await;
     until("all spans", || endpoint.count("request") == 2 && endpoint.count("job") == 1).await;
     until("the batches", || endpoint.count("batch") == 2 && endpoint.count("plan") == 1).await;
@@ -170,7 +173,7 @@ async fn a_job_of_the_api_is_linked_to_its_request_and_a_failure_is_marked() {
     let failed = |span: &&Span| span.status.as_ref().is_some_and(|status| status.code == 2);
     let failed: Vec<_> = spans.iter().filter(failed).map(attributes).collect();
     assert!(failed.len() == 1 && failed[0]["error.type"] == "503", "{failed:?}");
-    // The server's own answers are measured by route.
+    // The server's responses are measured by route.
     let metrics =
         service.client.get(format!("{}/metrics", service.url)).send().await.unwrap().text().await.unwrap();
     let of_route = |route: &str| {
@@ -182,7 +185,7 @@ async fn a_job_of_the_api_is_linked_to_its_request_and_a_failure_is_marked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_is_away_changes_nothing() {
+async fn an_unreachable_endpoint_does_not_affect_a_campaign() {
     let mut world = World::new(300);
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
@@ -193,8 +196,8 @@ async fn an_endpoint_that_is_away_changes_nothing() {
 }
 
 #[test]
-fn a_wrong_endpoint_is_said_at_once() {
-    for (name, value, said) in [
+fn an_invalid_endpoint_is_refused_at_the_start() {
+    for (name, value, hint) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http:// or https:// URL"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
@@ -204,6 +207,6 @@ fn a_wrong_endpoint_is_said_at_once() {
         world.env.push((name.into(), value.into()));
         let ended = world.flowcast(&["status", "c1"]);
         assert_eq!(ended.status, Some(2), "{ended:?}");
-        assert!(ended.err.contains(name) && ended.err.contains(said), "{}", ended.err);
+        assert!(ended.err.contains(name) && ended.err.contains(hint), "{}", ended.err);
     }
 }

@@ -1,4 +1,4 @@
-//! From one machine to a fleet: what was begun in a store is not begun again beside it.
+//! Migration from one machine to a fleet: the fleet does not start a campaign of the store again.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,52 +14,52 @@ const ROWS: u64 = 400;
 const SLOW: &str = "limits = { messages = \"200/s,burst=20\", requests = \"1000/s\" }";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_of_a_store_is_not_begun_again_by_a_fleet_beside_it() {
+async fn a_fleet_does_not_start_a_campaign_of_a_store_again() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(ROWS);
     world.write_config(&url, SLOW);
     let mut child = world.command(&["run", "job.json"]).stderr(Stdio::null()).spawn().unwrap();
-    until("it to be on its way", || sandbox.count() > 60).await;
+    until("the first messages to be sent", || sandbox.count() > 60).await;
     child.kill().unwrap();
     child.wait().unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let sent = sandbox.count();
-    assert!(sent < ROWS, "it was killed too late");
+    assert!(sent < ROWS, "the run was killed too late");
 
-    // The same folder, with servers.
+    // The same folder with the servers of a fleet.
     let fleet = Fleet::on(world, &redis_url(), &amqp_url(), &url, SLOW);
-    let told = "is in the store flowcast.db of this machine, and may have been sent from there";
+    let expected = "is in the store flowcast.db of this machine, and may have been sent from there";
     let refused = fleet.world.run(&["submit", "job.json"]).await;
     assert_eq!(refused.status, Some(2), "{refused:?}");
-    assert!(refused.err.contains(told), "{refused:?}");
+    assert!(refused.err.contains(expected), "{refused:?}");
     let doctor = fleet.world.run(&["doctor"]).await;
     assert!(
         doctor.out.contains("flowcast.db has 1 unfinished campaign, which the fleet does not send"),
         "{doctor:?}"
     );
 
-    // Another system hands it in, and the worker refuses it.
+    // Another program submits the job, and the worker refuses it.
     let _worker = fleet.worker();
-    until("the worker's word", || fleet.log().contains("has 1 unfinished campaign (c1)")).await;
+    until("the worker's warning", || fleet.log().contains("has 1 unfinished campaign (c1)")).await;
     let broker = Broker::connect(&fleet.amqp.as_str().into(), true).await.unwrap();
     broker.submit(job().to_string().into_bytes()).await.unwrap();
-    until("it to be refused", || fleet.log().contains(told)).await;
+    until("the job to be refused", || fleet.log().contains(expected)).await;
     let dead = fleet.ok(&["dead", "list"]).await;
-    assert!(dead.out.contains(told), "{dead:?}");
+    assert!(dead.out.contains(expected), "{dead:?}");
     assert!(fleet.status("c1").is_null());
 
-    // Others are sent, and so is one that the store has as a rehearsal alone.
+    // Another campaign is sent, although the store has a rehearsal of it.
     let mut other = job();
     other["id"] = "c2".into();
     other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] });
     fleet.world.write("c2.json", other.to_string());
-    let ran = fleet.world.run(&["run", "c2.json", "--sandbox"]).await;
-    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let rehearsed = fleet.world.run(&["run", "c2.json", "--sandbox"]).await;
+    assert_eq!(rehearsed.status, Some(0), "{rehearsed:?}");
     fleet.ok(&["submit", "c2.json"]).await;
     fleet.until_state("c2", "completed").await;
     assert_eq!(sandbox.count(), sent + 1);
 
-    // It ends where it was begun, and nobody is sent to twice.
+    // The campaign completes from the store, and no message is sent twice.
     let ended = fleet.world.run(&["run", "job.json"]).await;
     assert!(matches!(ended.status, Some(0 | 3)), "{ended:?}");
     let lines = fleet.world.flowcast(&["report", "c1", "--store", "flowcast.db", "--format", "jsonl"]).out;
@@ -69,14 +69,14 @@ async fn a_campaign_of_a_store_is_not_begun_again_by_a_fleet_beside_it() {
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
 
-/// A store is moved in the middle of its campaign, by a command that is killed at every moment, and the fleet goes on.
+/// Kills the migration of a running campaign after longer and longer times until it completes; then the fleet continues.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_is_moved_in_mid_campaign_whenever_the_move_is_killed() {
+async fn a_killed_migration_of_a_running_campaign_is_completed_by_the_next() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(2_000);
     world.write_config(&url, SLOW);
     let mut child = world.command(&["run", "job.json"]).stderr(Stdio::null()).spawn().unwrap();
-    until("it to be on its way", || sandbox.count() > 150).await;
+    until("the first messages to be sent", || sandbox.count() > 150).await;
     child.kill().unwrap();
     child.wait().unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -94,7 +94,7 @@ async fn a_store_is_moved_in_mid_campaign_whenever_the_move_is_killed() {
         let _ = child.kill();
         child.wait().unwrap();
         wait += Duration::from_millis(3);
-        assert!(wait < Duration::from_secs(20), "it is never done");
+        assert!(wait < Duration::from_secs(20), "the migration must complete");
     }
     assert!(!fleet.world.path("flowcast.db").exists());
 
@@ -111,14 +111,14 @@ async fn a_store_is_moved_in_mid_campaign_whenever_the_move_is_killed() {
     let mut added = redis::cmd("HGET");
     let added: String =
         added.arg("{flowcast:suppressed}:added").arg("919800000001").query(&mut redis).unwrap();
-    assert!(added.contains(" operator "), "who put it on the list is moved, too: {added}");
-    // What did the sending is in the log of the fleet, and the job is known: handed in again it is the same campaign.
+    assert!(added.contains(" operator "), "the actor of the suppression must be migrated: {added}");
+    // The fleet knows the job: a second submission is the same campaign.
     fleet.submit().await;
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_that_the_fleet_has_of_its_own_is_not_moved_over() {
+async fn a_migration_overwrites_no_campaign_of_the_fleet() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(20);
     world.write_config(&url, SLOW);
@@ -147,9 +147,9 @@ async fn a_campaign_that_the_fleet_has_of_its_own_is_not_moved_over() {
     let status = fleet.status("c1");
     assert_eq!((&status["state"], &status["counts"]["accepted"]), (&"completed".into(), &20.into()));
     assert_eq!(sandbox.count(), 22);
-    // What was left behind can be looked at, and nobody sends from there.
-    let left = fleet.ok(&["status", "c2", "--store", "kept.db.moved", "--json"]).await;
-    assert!(left.out.contains("\"completed\""), "{left:?}");
+    // The campaign that was not migrated can be read from the old store, but not sent.
+    let status = fleet.ok(&["status", "c2", "--store", "kept.db.moved", "--json"]).await;
+    assert!(status.out.contains("\"completed\""), "{status:?}");
     let refused = fleet.world.run(&["run", "c2.json", "--store", "kept.db.moved"]).await;
     assert_eq!(refused.status, Some(1), "{refused:?}");
     assert!(refused.err.contains("was moved to a fleet's ledger"), "{refused:?}");
