@@ -1,5 +1,5 @@
-//! What is fed with hostile bytes, one function each: none may panic, hang, or take memory without bound. A fuzzer
-//! runs them (`cargo fuzz run TARGET`), and so do the project's tests, on the corpus and on changes of it.
+//! Fuzz targets, a function each: none may panic, hang or use unbounded memory. A fuzzer runs them (`cargo fuzz run TARGET`),
+//! and so do the tests, on the corpus and on mutations of it.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,10 +12,10 @@ use flowcast::campaign::{Batch, Columns, Job, Problem, Template};
 use flowcast::config::Config;
 use flowcast::provider::{Credentials, HttpResponse, Kind, PROVIDERS, Provider, classify};
 
-/// A target by its name: its function, and how the name of a file that it reads ends.
+/// Name and function of a target. The path is a folder for its files.
 pub type Target = (&'static str, fn(&[u8], &Path));
 
-/// All of them. The path is a folder to write to.
+/// All targets.
 pub const TARGETS: [Target; 10] = [
     ("jobs", jobs),
     ("csv", csv),
@@ -43,7 +43,7 @@ static PROVIDERS_OPEN: LazyLock<Vec<Box<dyn Provider>>> = LazyLock::new(|| {
     PROVIDERS.iter().filter_map(open).collect()
 });
 
-/// A job or a control document from the queue.
+/// Reads a job or a control document from the queue.
 fn jobs(bytes: &[u8], _: &Path) {
     if let Some(Ok(control)) = Control::read(bytes) {
         let _ = format!("{control:?}");
@@ -56,7 +56,7 @@ fn jobs(bytes: &[u8], _: &Path) {
     }
 }
 
-/// Whatever a job says, its problems fit into a page.
+/// Asserts that the problems of a job have a bounded size.
 fn are_short(problems: &[Problem]) {
     let bytes: usize = problems.iter().map(|problem| problem.pointer.len() + problem.message.len()).sum();
     assert!(
@@ -66,8 +66,9 @@ fn are_short(problems: &[Problem]) {
     );
 }
 
-/// A job with a long name or a long string at some place, or with very many of either: the first bytes say where, how
-/// long, and which; the others are what is repeated.
+/// Reads a job with a long name or string at some place, or with very many of either.
+///
+/// The first bytes choose the place, the kind and the length; the others are the text that is repeated.
 fn long_strings(bytes: &[u8], _: &Path) {
     let Some((&[place, kind, high, low], text)) = bytes.split_first_chunk::<4>() else { return };
     let text = String::from_utf8_lossy(text);
@@ -104,7 +105,7 @@ fn long_strings(bytes: &[u8], _: &Path) {
     }
 }
 
-/// The places of a document, as pointers.
+/// Collects the pointers of all values in a document.
 fn collect(value: &serde_json::Value, pointer: String, places: &mut Vec<String>) {
     match value {
         serde_json::Value::Object(map) => {
@@ -120,7 +121,7 @@ fn collect(value: &serde_json::Value, pointer: String, places: &mut Vec<String>)
     places.push(pointer);
 }
 
-/// A workbook one part of which is hostile XML: the first byte says which.
+/// Reads a workbook with one part of hostile XML, which the first byte chooses.
 fn workbook_xml(bytes: &[u8], folder: &Path) {
     const PARTS: [(&str, &str); 5] = [
         (
@@ -158,7 +159,7 @@ fn workbook_xml(bytes: &[u8], folder: &Path) {
     }
 }
 
-/// Rows that are wide, and none as wide as another: in a file, and in a job's own list.
+/// Reads wide rows of different widths, in a file and in a job's list of recipients.
 fn wide_rows(bytes: &[u8], folder: &Path) {
     let Some((&[wide, high], rest)) = bytes.split_first_chunk::<2>() else { return };
     let width = 1 + usize::from(wide) * 8;
@@ -176,12 +177,12 @@ fn wide_rows(bytes: &[u8], folder: &Path) {
     read_all(&Source::List(list));
 }
 
-/// An audience in CSV: every dialect is found, every row is a person or a reason.
+/// Reads an audience in CSV.
 fn csv(bytes: &[u8], folder: &Path) {
     audience(bytes, &folder.join("a.csv"), folder);
 }
 
-/// An audience in a workbook.
+/// Reads an audience in a workbook.
 fn workbooks(bytes: &[u8], folder: &Path) {
     audience(bytes, &folder.join("a.xlsx"), folder);
 }
@@ -202,11 +203,11 @@ fn read_all(source: &Source) {
     let _ = (scanned.rows, Settings::default());
     if let Ok(list) = numbers(source, None, Some("IN".into()), 10) {
         let rows = list.numbers.len() as u64 + list.duplicates + list.unreadable;
-        assert!(rows <= scanned.rows && list.unreadable_rows.len() <= 10, "more people than rows");
+        assert!(rows <= scanned.rows && list.unreadable_rows.len() <= 10, "more numbers than rows");
     }
 }
 
-/// What stands between braces in a job's message.
+/// Compiles and renders a template in a job's message.
 fn templates(bytes: &[u8], _: &Path) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let job = serde_json::json!({
@@ -237,31 +238,31 @@ fn templates(bytes: &[u8], _: &Path) {
     }
 }
 
-/// An answer of each provider, under every kind of status, to one message and to many.
+/// Classifies a response of each provider, with each kind of status, to one message and to many.
 fn answers(bytes: &[u8], _: &Path) {
     for provider in PROVIDERS_OPEN.iter() {
         for status in [200, 202, 207, 301, 400, 401, 429, 500, 502] {
             let retry_after = Some(Duration::from_secs(1));
             let reply = HttpResponse { status, retry_after, body: bytes.to_vec().into() };
             for count in [1, 3] {
-                let answer = classify(&reply, provider.parse(&reply, count));
-                assert!(format!("{answer:?}").len() < 64 * (bytes.len() + 1024));
+                let outcome = classify(&reply, provider.parse(&reply, count));
+                assert!(format!("{outcome:?}").len() < 64 * (bytes.len() + 1024));
             }
         }
     }
 }
 
-/// A callback of each provider.
+/// Reads a callback of each provider.
 fn callbacks(bytes: &[u8], _: &Path) {
     let Ok(json) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
     for provider in PROVIDERS_OPEN.iter() {
-        // A body has room for so many reports and no more.
+        // A body cannot contain more reports than bytes.
         assert!(provider.reports(&json).len() <= bytes.len());
         assert!(provider.notices(&json).len() <= bytes.len());
     }
 }
 
-/// A configuration.
+/// Reads a configuration.
 fn configuration(bytes: &[u8], folder: &Path) {
     let file = folder.join("flowcast.toml");
     if std::fs::write(&file, bytes).is_ok()

@@ -354,7 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn reports_in_memory_are_bounded() {
-        // Nothing answers here, so all reports stay.
+        // No server responds at this address, so all reports stay.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
         let forward = Forward::start(None, None, true, []).unwrap();

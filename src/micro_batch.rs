@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_caller_leaves_its_items_unknown_and_the_others_go_on() {
+    async fn a_dropped_caller_leaves_its_items_unknown_and_the_others_continue() {
         let batches = Batches::default();
         let first = tokio::time::timeout(Duration::from_millis(500), double(&batches, 1, 100));
         let (first, second) = tokio::join!(first, double(&batches, 2, 100));

@@ -338,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_file_without_end_is_refused() {
+    fn an_endless_compressed_file_is_refused() {
         let mut reader = Bounded { reader: io::repeat(b'x'), left: 10 };
         let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
         assert!(

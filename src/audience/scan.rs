@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_audience_has_one_digest_packed_or_not() {
+    fn the_same_audience_has_one_digest_compressed_or_not() {
         let text = "phone\n".to_string() + &"+919876543210\n".repeat(20_000);
         let (_a, plain) = file("a.csv", text.as_bytes());
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

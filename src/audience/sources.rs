@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_where_the_configuration_allows_its_beginning() {
+    fn a_url_is_read_if_the_configuration_allows_its_prefix() {
         let allow = ["https://files.example.com/campaigns", "s3://audiences/", "http://127.0.0.1:9000/"];
         let audiences = Audiences::new(None, &allow.map(str::to_owned)).unwrap();
         for url in [

@@ -56,7 +56,7 @@ fn every_row_comes_out_with_its_reason() {
 }
 
 #[test]
-fn headers_come_in_any_case_and_with_hidden_characters() {
+fn headers_may_have_any_case_and_hidden_characters() {
     assert_eq!(
         lines("\u{200b} MSISDN \u{feff},n\n9876543210,a\n", &indian()),
         ["1 +919876543210 9876543210|a"]
@@ -161,7 +161,7 @@ fn a_list_in_the_job_is_an_audience_too() {
     assert!(audience.next_line().unwrap().is_none());
 }
 
-/// What comes of a file as spreadsheets export it: its lines, and what is said of it.
+/// Returns the lines that are read from a file of a spreadsheet, and the remarks about it.
 fn read_as(name: &str, bytes: &[u8], settings: &Settings) -> Result<(Vec<String>, Vec<String>), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -210,7 +210,7 @@ fn csv_is_read_as_programs_export_it() {
             "3 rows without any value: not counted"
         ]
     );
-    // One column alone is no title.
+    // A single column is not a title.
     assert_eq!(read_as("a.csv", b"phone\n9876543210\n", &india).unwrap().0, ["+919876543210 "]);
     assert_eq!(read_as("a.csv", b"phone,\n9876543210,Asha\n", &india).unwrap().0.len(), 1);
 }
@@ -249,7 +249,7 @@ fn a_file_that_is_not_a_list_says_what_it_is_and_what_to_do() {
         assert!(error.contains(part), "{error}");
         assert!(!error.contains("98765"), "{error}");
     }
-    // A name that can't be read is nobody's name.
+    // Text that cannot be decoded is an error.
     let shift_jis = Settings { encoding: Encoding::named("shift_jis").unwrap(), ..india.clone() };
     let error = read_as("a.csv", b"phone,name\n9876543210,\x83A\x83T\n9876543211,\x81\x00\xff\n", &shift_jis);
     let error = error.unwrap_err();

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_workbook_claims_of_itself_reserves_nothing() {
+    fn sizes_that_a_workbook_declares_reserve_no_memory() {
         let texts = |count: &str| {
             format!(r#"<sst uniqueCount="{count}" count="{count}"><si><t>phone</t></si></sst>"#)
         };
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workbook_without_end_is_refused() {
+    fn an_endless_workbook_is_refused() {
         let sheet = |start, again, end| [("xl/sheet.xml", start, again, end)];
         let data = "<worksheet><sheetData>";
         let cases: [(&[_], &str); 9] = [
@@ -377,7 +377,7 @@ mod tests {
         (text, sheet.hidden_rows)
     }
 
-    /// The records of a CSV text, without the numbers behind what is shown.
+    /// Returns the records of a CSV text, without the numbers behind the shown values.
     fn shown(text: &str) -> Vec<Vec<String>> {
         let mut reader =
             csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text.as_bytes());
@@ -390,7 +390,7 @@ mod tests {
         let judged = include_str!("../../tests/fixtures/workbooks/libreoffice.csv");
         let (text, hidden_rows) = made("libreoffice.xlsx", &Settings::default());
         assert_eq!((shown(&text), hidden_rows), (shown(judged), 2));
-        // What computes is the number.
+        // Computations use the number.
         for (name, number) in
             [("percent", 0.15), ("elapsed time", 1.5), ("thousands", 1499.5), ("formula", 0.3)]
         {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_changes_how_a_sheet_is_taken_apart() {
+    fn no_cell_changes_how_a_sheet_is_split() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("people.xlsx");
         let mut workbook = Workbook::new();

@@ -149,7 +149,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_opens(text in "\\PC{0,80}|[a-z0-9.]{0,20}\\.[A-Za-z0-9_-]{43}") {
+        fn no_other_text_is_a_valid_capability(text in "\\PC{0,80}|[a-z0-9.]{0,20}\\.[A-Za-z0-9_-]{43}") {
             proptest::prop_assert_eq!(callbacks("main", &[NEW]).open(&text), None);
         }
     }

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_near_what_they_stand_for() {
+    fn quantiles_are_near_the_exact_values() {
         let mut times = StageTimings::default();
         for time in 1..=1000_u64 {
             *times.0.entry(StageTimings::bucket(time)).or_default() += 1;

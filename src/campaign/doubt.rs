@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_cause_writes_is_no_code() {
+    fn a_text_that_no_cause_has_is_not_a_code() {
         // The last is a digest, as earlier versions wrote them.
         for other in ["", "http_", "http_+503", "http_0503", "http_65536", "503", "No_response", "5f1d7a84"] {
             assert_eq!(DoubtCause::from_code(other), None, "{other}");

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn durations_are_read_in_their_usual_forms() {
         let time = |text: &str| text.parse::<HumanDuration>().map(|time| time.0.as_secs());
         assert_eq!(
             [time("40s"), time("2min"), time("1h"), time("30d")],

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_is_known_by_its_id() {
+    fn a_test_is_recognised_by_its_id() {
         let id = CampaignId::of_test("navratri-test-offer", 2, 12_345).unwrap();
         assert_eq!((id.as_str(), id.is_test()), ("navratri-test-offer-test-2-12345", true));
         assert_eq!(id.tested(), Some("navratri-test-offer"));

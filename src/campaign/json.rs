@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_recipients_keep_how_they_were_written() {
+    fn numbers_of_recipients_keep_their_notation() {
         let job = |value: &str| {
             let text = format!(
                 r#"{{"a":[{value}],"audience":{{"x":{value},"recipients":[{{"phone":"1","sum":{value}}}]}}}}"#

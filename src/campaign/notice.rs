@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_and_parts_are_read_again() {
+    fn subjects_and_parts_read_back() {
         for about in [NoticeSubject::Template("a b  c".into()), NoticeSubject::Number("912248931479".into())]
         {
             assert_eq!(NoticeSubject::read(&about.code()), Some(about.clone()));

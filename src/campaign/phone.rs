@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_has_one_key_whatever_the_spelling() {
+    fn a_recipient_has_one_key_in_any_spelling() {
         let spelled = |text: &str| {
             let phone: Phone = text.parse().unwrap();
             phone.spellings().map(|phone| phone.to_string()).collect::<Vec<_>>()

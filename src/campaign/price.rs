@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_counts_and_what_no_prefix_fits_has_no_price() {
+    fn the_longest_prefix_counts_and_a_number_without_one_has_no_price() {
         let price =
             |list: &PriceList, number: &str| list.for_phone(number.parse().unwrap()).map(|p| p.to_string());
         let known = list(&json!({ "91": 0.8631, "9198": 1, "1": 2.5 })).unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lists_are_refused_with_what_is_wrong() {
+    fn invalid_lists_are_refused_with_the_reason() {
         for (per_message, said) in [
             (json!({ "+91": 1 }), "first digits"),
             (json!({ "": 1 }), "first digits"),

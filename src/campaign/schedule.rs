@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schedule_is_always_open() {
+    fn a_campaign_without_a_schedule_is_always_open() {
         assert_eq!(Schedule::default().at(at("2026-11-01T00:00:00Z")), Opening::Open { until: None });
     }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_longer_than_a_window_goes_on_in_the_next() {
+    fn a_campaign_longer_than_a_window_continues_in_the_next() {
         let schedule = schedule(json!({
             "expires_at": "2026-11-24T12:00:00Z",
             "window": { "from": "09:00", "to": "17:00", "timezone": "UTC" } }));

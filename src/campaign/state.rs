@@ -195,7 +195,7 @@ mod tests {
                 }
                 // A message in doubt is never sent unless a decision makes it pending first,
                 prop_assert!(!(state == MessageState::InDoubt && next == MessageState::Sending));
-                // an accepted one is touched again by a person's retry alone,
+                // an accepted one is changed again only by an operator's retry,
                 prop_assert!(!settled_by_provider || next == MessageState::Pending);
                 // and nothing is rejected that was never sent.
                 if next == MessageState::Rejected {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_reads_back() {
+    fn every_code_reads_back() {
         for state in MessageState::ALL {
             assert_eq!(state.as_str().parse(), Ok(*state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());

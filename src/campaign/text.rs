@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_write_over_a_terminal_is_written_out() {
+    fn terminal_control_characters_are_escaped() {
         assert_eq!(visible("Diwali \u{1b}[2Jnow\r\n\u{9b}1m"), "Diwali \\u001b[2Jnow\\r\\n\\u009b1m");
         assert_eq!(visible("a\u{202e}b\u{7f}"), "a\\u202eb\\u007f");
         assert_eq!(visible_lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_text_means_the_same_afterwards() {
+    fn an_escaped_json_text_keeps_its_meaning() {
         let value = serde_json::json!({ "name": "a\u{9b}b\u{202e}\u{1b}\n" });
         let shown = visible_lines(&value.to_string()).into_owned();
         assert!(!shown.contains(is_hidden));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_what_it_shows() {
+    fn a_value_has_only_its_visible_characters() {
         for (text, shown) in [
             (" Asha ", "Asha"),
             ("\u{a0}Asha\u{200b}", "Asha"),
@@ -177,7 +177,7 @@ mod tests {
             ("Asha\u{202c}", "Asha"),
             ("\u{2067}\u{202b}a\u{2069}", "\u{2067}\u{202b}a\u{202c}\u{2069}"),
             ("\u{2067}a\u{2069}", "\u{2067}a\u{2069}"),
-            // Joiners shape the letters beside them.
+            // Joiners shape the letters next to them.
             ("\u{915}\u{94d}\u{200d}", "\u{915}\u{94d}\u{200d}"),
         ] {
             assert_eq!(value(text), shown, "{text:?}");

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_has_three_digits_of_a_second_whatever_it_is() {
+    fn a_time_always_has_milliseconds() {
         for (at, text) in [
             ("2026-11-01T09:00:00+05:30", "2026-11-01T03:30:00.000Z"),
             ("2026-11-28T01:32:59.19Z", "2026-11-28T01:32:59.190Z"),

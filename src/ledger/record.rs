@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_fared_alike_takes_a_few_bytes() {
+    fn a_batch_with_equal_outcomes_takes_a_few_bytes() {
         let mut record = BatchRecord::new(100);
         assert!(record.bytes().len() < 20);
         for place in 0..100 {

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_seen_as_one() {
+    fn a_pause_keeps_its_start_and_end() {
         let points = follow([(0, 0), (1000, 80), (2000, 160), (100_000, 160), (101_000, 240)]);
         let at: Vec<_> = points.iter().map(|point| (point.at, point.accepted)).collect();
         assert_eq!(at, [(0, 0), (1000, 80), (2000, 160), (100_000, 160), (101_000, 240)]);

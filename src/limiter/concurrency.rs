@@ -205,7 +205,7 @@ mod tests {
             let slots = limit.slots.clone();
             async move { slots.acquire_owned().await }
         });
-        // The third permit was free and is gone; one of those in use is removed when it is released.
+        // The third permit was free and is removed; one of those in use is removed when it is released.
         let [first, second] = held;
         tokio::task::yield_now().await;
         drop(first);

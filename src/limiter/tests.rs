@@ -36,7 +36,7 @@ fn a_batch_is_no_larger_than_the_smallest_burst() {
     assert_eq!(batch_size(rate("1000/s"), Rates::default()), 100);
     assert_eq!(batch_size(rate("80/s"), messages("500/s,burst=30")), 30);
     assert_eq!(batch_size(rate("10/h"), Rates::default()), 1);
-    // A batch is cut to what a limit of recipients leaves, and not smaller from the start.
+    // A batch is cut to the rest of the limit of recipients only when it is sent.
     assert_eq!(batch_size(None, Rates { recipients: rate("40/d"), ..Rates::default() }), 100);
 }
 
@@ -205,7 +205,7 @@ async fn a_throttled_flow_slows_only_its_campaigns_and_one_message_at_a_time() {
 async fn senders_that_wait_during_a_pause_keep_the_rate_after_it() {
     let limits = Arc::new(account(rate("20/s,burst=1"), None));
     take(&limits, &campaign(None), 1).await;
-    // Four senders wait for a token when the pause begins.
+    // Four senders wait for a token when the pause starts.
     let waiting: Vec<_> = (0..4)
         .map(|_| {
             let limits = limits.clone();
@@ -239,7 +239,7 @@ async fn unique_recipients_are_counted_in_a_rolling_day() {
     };
     assert_eq!(ask(&all[..6]).await, 0);
     tokio::time::advance(Duration::from_secs(1000)).await;
-    // A batch is cut to what is left, and a limit is used up.
+    // A batch is cut to the rest of the limit, which is then used up.
     assert_eq!(ask(&all[6..12]).await, 1_000_004);
     assert_eq!(ask(&all[6..10]).await, 0);
     // Recipients that were messaged today count once.

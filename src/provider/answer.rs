@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_providers_text_is_one_line_without_numbers_of_people() {
+    fn a_providers_text_is_one_line_without_phone_numbers() {
         assert_eq!(
             short("bad\n number:\u{1b}[31m +919876543210, code 1005"),
             "bad number: [31m …, code 1005"
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_says_what_was_seen_and_its_cause_only_what_is_true_of_all_such() {
+    fn a_doubt_has_its_own_detail_and_a_cause_that_others_share() {
         let doubt = |answer| match answer {
             ProviderResponse::Unknown(doubt) => (doubt.cause, doubt.detail),
             other => panic!("{other:?}"),
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_says_failure_proves_nothing() {
+    fn a_success_with_an_error_proves_nothing() {
         let cause = |answer| match answer {
             ProviderResponse::Unknown(doubt) => doubt.cause,
             other => panic!("{other:?}"),
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_providers_wait_is_kept() {
+    fn the_retry_after_of_a_response_is_kept() {
         let reply = HttpResponse { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
         let answer = classify(&reply, ParsedBody::Foreign { text: "slow".into() });
         let expected = ProviderResponse::Limited {

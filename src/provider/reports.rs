@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_read_with_or_without_its_plus_and_an_id_is_none() {
+    fn a_number_is_read_with_or_without_its_plus_and_an_id_is_not_a_number() {
         let read = |text: &str| number(Some(&text.into())).map(|phone| phone.to_string());
         for text in
             ["919876543210", "+919876543210", "+91 98765 43210", "00919876543210", "whatsapp:+919876543210"]

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_messages_wait_for_their_reports_than_there_is_room_for() {
+    async fn the_number_of_messages_that_wait_for_reports_is_bounded() {
         let callbacks = Callbacks::start().unwrap();
         callbacks.make_room().await;
         let how = Reporting { delay: Duration::from_hours(1), ..Reporting::default() };

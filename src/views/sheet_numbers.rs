@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_a_phone_number_and_a_date_are_no_numbers() {
+    fn a_code_a_phone_number_and_a_date_are_not_numbers() {
         for shown in [
             "",
             "007",

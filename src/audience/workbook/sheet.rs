@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cells_place_is_within_a_sheet() {
+    fn the_position_of_a_cell_is_within_a_sheet() {
         assert_eq!(cell_position("A1"), Some((0, 0)));
         assert_eq!(cell_position("XFD1048576"), Some((1_048_575, 16_383)));
         for far in ["", "A", "1", "A0", "XFE1", "A1048577", "ZZZZZZZZZZZZZ1", "A99999999999", "A-1", "A1B"] {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_xml_has_not_are_read() {
+    fn characters_that_xml_forbids_are_read() {
         assert_eq!(unescaped("a_x000D_\nb_x005F_x000D_ _x _xZZZZ_ _x12"), "a\r\nb_x000D_ _x _xZZZZ_ _x12");
     }
 }

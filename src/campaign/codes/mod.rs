@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_there_once_and_says_what_to_do() {
+    fn every_code_is_listed_once_with_its_advice() {
         for (nth, code) in CODES.iter().enumerate() {
             let twice =
                 CODES[..nth].iter().any(|other| (other.source, other.code) == (code.source, code.code));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn document_001s_table_is_whole() {
+    fn the_table_of_document_001_is_complete() {
         for number in 30001..=30041 {
             let found = explain(&number.to_string());
             assert_eq!(found.len(), 1, "{number}");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_four_actions_stand_as_people_expect_them() {
+    fn well_known_codes_have_their_expected_advice() {
         let advice = |code| explain(code).first().map(|code| code.advice);
         for (code, expected) in [
             ("130429", Advice::Wait),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_number_of_exotels_is_never_taken_for_metas() {
+    fn a_short_code_of_exotel_is_not_mistaken_for_one_of_meta() {
         for code in ["0", "1", "4", "100", "190", "200", "400"] {
             assert_eq!(of_meta_handed_on(code), None, "{code}");
         }

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_problems_are_reported_at_once() {
         let mut job = with("/from", json!("022 4893"));
         job["limits"] = json!({ "messages": "0/s" });
         job.as_object_mut().unwrap().remove("account");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_job_is_refused_with_its_place() {
+    fn an_invalid_document_is_refused_with_its_place() {
         let read = |bytes: &[u8]| Job::read(bytes).unwrap_err()[0].to_string();
         assert!(read(b"{\"version\": 1,\n oops").contains("line 2 column 2"));
         assert!(read(b"\xff\xfe").contains("not UTF-8 (byte 0)"));
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_known_by_its_id_or_its_template() {
+    fn a_flow_is_identified_by_its_id_or_its_template() {
         let flow = |message: Value| {
             let mut job = Job::read(job().to_string().as_bytes()).unwrap();
             job.message = message;

@@ -106,7 +106,7 @@ mod tests {
     use crate::campaign::PhoneParser;
 
     #[test]
-    fn what_a_plan_takes_is_a_valid_number_to_the_library() {
+    fn a_number_that_a_plan_accepts_is_valid_for_the_library() {
         let mut runner = TestRunner::default();
         for plan in &PLANS {
             let strategy = string_regex(plan.pattern).unwrap();

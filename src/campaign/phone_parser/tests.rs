@@ -54,7 +54,7 @@ fn every_usual_spelling_is_understood() {
     }
     assert_eq!(indian("+1 (415) 555-2671").as_deref(), Ok("+14155552671"));
     assert_eq!(indian("0044 7911 123456").as_deref(), Ok("+447911123456"));
-    // Its country's code stands at the front of the national number.
+    // The national number starts with the country code.
     assert_eq!(indian("91002 67917").as_deref(), Ok("+919100267917"));
 }
 
@@ -120,7 +120,7 @@ fn a_number_means_the_same_in_every_region() {
             assert_eq!(read(region.as_region_str().as_str(), text), number, "{region:?}: {text}");
         }
     }
-    // Abroad as people dial it there.
+    // Foreign numbers with the international prefix of the region.
     for (region, text) in [
         ("US", "011 49 1512 3456789"),
         ("AU", "0011 49 1512 3456789"),

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn names_beside_operators_are_numbers() {
+    fn names_next_to_operators_are_numbers() {
         for (template, expected) in [
             ("{% if price > 1000 %}a{% endif %}", "{% if price|number > 1000 %}a{% endif %}"),
             ("{% if 1000 <= price %}a{% endif %}", "{% if 1000 <= price|number %}a{% endif %}"),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_counted_wherever_they_stand() {
+    fn names_are_counted_at_any_position() {
         assert_eq!(check("{{ a ~ 'b' }} c {% if d %}e{% endif %}"), Ok(4));
     }
 }

@@ -79,7 +79,7 @@ fn a_template_that_can_not_work_is_refused() {
 }
 
 #[test]
-fn a_body_over_its_limit_skips_the_row_and_tells_the_length() {
+fn a_body_over_its_limit_skips_the_row_and_reports_the_length() {
     let template = compile(&body("Hi {{ name }}"), &["name"]).unwrap();
     assert!(render(&template, &["é".repeat(4093).as_str()]).is_ok());
     let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
@@ -143,7 +143,7 @@ fn a_single_expression_is_a_text_where_a_text_is_required() {
 }
 
 #[test]
-fn an_endless_template_is_a_skipped_row_and_no_hang() {
+fn an_endless_template_skips_the_row() {
     let skip = rendered_body(
         "{% for i in range(9000) %}{% for j in range(9000) %}x{% endfor %}{% endfor %}",
         &[],
@@ -186,7 +186,7 @@ fn titles_that_become_the_same_are_refused_for_that_row() {
 proptest! {
     #[test]
     fn rendering_yields_valid_json_for_any_values(name in ".*", other in ".*") {
-        // A mark with a number behind it is what a reader of audiences writes, and not a text.
+        // Only readers of audiences write a mark that is followed by a number; it is not a text.
         prop_assume!([&name, &other].iter().all(|value| shown_and_number(value).1.is_none()));
         let template = compile(&body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
         match render(&template, &[&name, &other]) {

@@ -40,7 +40,7 @@ fn an_entry_about_the_account_rejects_no_message() {
         assert_eq!(scope, expected);
         assert!(reason.starts_with(&format!("{code}: Why; ")), "{reason}");
     }
-    // Beside a success a 403 concerns only its message; 401 and 402 never do.
+    // Next to a success, a 403 concerns only its message; 401 and 402 always concern the account.
     let success = r#"{"code":202,"error_data":null,"status":"success","data":{"sid":"s"}}"#;
     let both =
         |code| format!(r#"{{"response":{{"whatsapp":{{"messages":[{success},{}]}}}}}}"#, failure(code));
@@ -89,7 +89,7 @@ fn a_refused_entry_keeps_its_code_and_text() {
 }
 
 #[test]
-fn an_entry_of_429_or_5xx_may_be_tried_again() {
+fn an_entry_of_429_or_5xx_may_be_retried() {
     for code in [429, 500, 503] {
         let entry =
             entry_of(&format!(r#"{{"code":{code},"status":"failure","error_data":{{"message":"later"}}}}"#));
@@ -103,7 +103,7 @@ fn an_entry_of_429_or_5xx_may_be_tried_again() {
 }
 
 #[test]
-fn a_code_of_metas_in_an_entry_does_what_it_means() {
+fn a_code_of_meta_in_an_entry_has_its_own_effect() {
     let entry = |code| {
         entry_of(&format!(
             r#"{{"code":400,"status":"failure","error_data":{{"code":{code},"message":"why"}}}}"#
@@ -141,7 +141,7 @@ fn an_unreadable_response_is_in_doubt() {
 }
 
 #[test]
-fn another_number_of_entries_than_of_messages_leaves_all_in_doubt() {
+fn a_wrong_number_of_entries_leaves_all_messages_in_doubt() {
     let taken = r#"{"code":202,"status":"success","data":{"sid":"s"}}"#;
     let refused = r#"{"code":400,"status":"failure","error_data":{"code":1005,"message":"opted out"}}"#;
     for (list, count) in
@@ -185,7 +185,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn no_answer_makes_the_reader_panic_or_accept_without_proof(
+    fn no_response_makes_the_reader_panic_or_accept_without_proof(
         status in 100..600_u16,
         body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"response\"|\"whatsapp\"|\"messages\"|\"status\"|\"failure\"|\"code\"|202|400|null){0,20}",
     ) {
@@ -228,7 +228,7 @@ fn the_documents_reports_are_read() {
             DeliveryUpdate::Delivery { state: Delivery::Delivered, code: None, .. }
         ));
     }
-    // Document 004's answer: JSON text inside JSON.
+    // The reply in document 004: JSON text inside JSON.
     let reply = json!({ "whatsapp": { "messages": [{ "callback_type": "incoming_message", "sid": "4743",
         "from": "+918871206831", "to": "+912248931479", "timestamp": "2023-10-21T12:35:00+05:30",
         "content": { "type": "interactive", "context": { "sid": "f317" }, "interactive": { "type": "nfm_reply",

@@ -41,7 +41,7 @@ fn wa202_is_accepted_with_its_message_id() {
 }
 
 #[test]
-fn the_documents_own_sample_which_lacks_commas_is_read() {
+fn the_sample_of_the_document_without_its_commas_is_read() {
     let sample = "{\n\"code\":\"WA202\"\n\"message\":\"Request Accepted\",\n\"data\":{\n  \"message_id\":\"AXX\"\n}\n\"error\":{}\n}";
     assert!(serde_json::from_str::<Value>(sample).is_err());
     assert_eq!(read(202, sample), taken("AXX"));
@@ -90,7 +90,7 @@ fn each_documented_error_does_what_the_table_says() {
 }
 
 #[test]
-fn a_callbacks_fields_are_called_as_its_customer_likes() {
+fn the_fields_of_a_callback_have_configurable_names() {
     let usual = json!({ "ref": "c1.0.3", "message_id": "A1", "status": "Delivered",
         "recipient": "919876543210", "timestamp": "1670412600" });
     let report = kaleyra().reports(&usual).remove(0);
@@ -116,7 +116,7 @@ fn a_callbacks_fields_are_called_as_its_customer_likes() {
 
 proptest::proptest! {
     #[test]
-    fn no_answer_makes_the_reader_panic_or_accept_without_proof(
+    fn no_response_makes_the_reader_panic_or_accept_without_proof(
         status in 100..600_u16,
         body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"code\"|\"data\"|\"message_id\"|\"WA202\"|\"WA400\"|400|null){0,20}",
     ) {

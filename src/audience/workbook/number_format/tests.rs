@@ -34,7 +34,7 @@ fn shown(code: &str, value: &str, dates: DateSystem) -> String {
     value.parse().map_or_else(|_| format.text(value), |number| format.number(number, dates))
 }
 
-/// Compares each line of a fixture. The differences that are meant are given as code, value and what is shown
+/// Compares each line of a fixture. Intended differences are given as code, value and the shown text
 /// instead.
 fn judge(text: &str, dates: DateSystem, differences: &[(&str, &str, &str)]) {
     let mut wrong = Vec::new();
@@ -161,7 +161,7 @@ fn shows_a_sheet_of_libreoffice() {
 }
 
 #[test]
-fn tells_general() {
+fn recognises_general() {
     let general = |code| NumberFormat::parse(code).is_general();
     assert!(general("General") && general("") && general("[Red]GENERAL") && general("@") && general("[Red]"));
     assert!(
@@ -317,7 +317,7 @@ const VALUES: [f64; 24] = [
 ];
 
 #[test]
-fn takes_any_code() {
+fn accepts_any_code() {
     let mut random = Lcg(1);
     for case in 0..200_000 {
         let code: String = (0..=random.below(12)).map(|_| WORDS[random.below(WORDS.len())]).collect();
