@@ -53,7 +53,7 @@ fn axe() -> &'static str {
     })
 }
 
-/// A command of the Chrome DevTools protocol.
+/// A command of the browser's debugging protocol.
 #[derive(Debug)]
 struct Evaluate(Value);
 

@@ -377,7 +377,7 @@ fn as_component(mut schema: Value, components: &mut Map<String, Value>) -> Value
     schema
 }
 
-/// Returns the AsyncAPI document of the queue and the exchange.
+/// Returns the `AsyncAPI` document of the queue and the exchange.
 fn asyncapi() -> Value {
     let mut schemas = Map::new();
     let job = as_component(schema("job"), &mut schemas);
@@ -440,7 +440,7 @@ fn asyncapi() -> Value {
     })
 }
 
-/// Compares the AsyncAPI document in `docs` with the one from the schemas. `FLOWCAST_WRITE_DOCS=1` writes it.
+/// Compares the `AsyncAPI` document in `docs` with the one from the schemas. `FLOWCAST_WRITE_DOCS=1` writes it.
 #[test]
 fn the_asyncapi_document_is_valid_and_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/asyncapi.json");

@@ -225,14 +225,12 @@ async fn a_long_run_leaks_no_memory_files_queues_or_keys() {
     let mut soak = Soak { scene, campaigns: BTreeMap::new(), ended: BTreeSet::new() };
     // Some keys and queues stay after the first campaign, such as the audit log and the callback key.
     soak.start_campaign(0, Kind::Flow).await;
-    until("the first campaign to complete", || soak.scene.fleet.status("soak-0")["state"] == "completed")
-        .await;
+    until("the first campaign", || soak.scene.fleet.status("soak-0")["state"] == "completed").await;
     // The list of campaigns does not exist while it is empty.
     let is_lasting = |name: &String| !name.contains("soak-") && name != "flowcast:campaigns";
-    let persistent = |names: BTreeSet<String>| names.into_iter().filter(is_lasting).collect();
+    let lasting = |names: BTreeSet<String>| names.into_iter().filter(is_lasting).collect();
     until("the queues to be declared", || soak.queues().len() > 5).await;
-    let (queues, keys): (BTreeSet<String>, BTreeSet<String>) =
-        (persistent(soak.queues()), persistent(soak.keys()));
+    let (queues, keys): (BTreeSet<String>, BTreeSet<String>) = (lasting(soak.queues()), lasting(soak.keys()));
 
     let every = Duration::from_secs((seconds() / 60).clamp(2, 10));
     let (started_at, mut nth, mut faults) = (Instant::now(), 1, BTreeMap::<&str, u32>::new());
