@@ -30,11 +30,11 @@ pub enum AudienceError {
     #[error("{0} is empty; its first line must name the columns")]
     Empty(String),
     /// The file has a header and nothing else.
-    #[error("{0} has a header but no rows; there are no recipients")]
+    #[error("{0} has a header but no rows; add a row for each recipient")]
     HeaderOnly(String),
     /// The file is not UTF-8.
     #[error(
-        "{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\", or set its \"encoding\", as \
+        "{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\", or set its \"encoding\", e.g. \
          windows-1252, macintosh or ibm850"
     )]
     NotUtf8 {
@@ -47,8 +47,8 @@ pub enum AudienceError {
     },
     /// Bytes that do not occur in ordinary text, so the file was read in the wrong encoding.
     #[error(
-        "{name}: line {line} contains {what}, so the file has another encoding; save it as \"CSV UTF-8\", or name its \
-         \"encoding\", as macintosh, ibm850 or windows-1251"
+        "{name}: line {line} contains {what}, so the file has another encoding; save it as \"CSV UTF-8\", or set its \
+         \"encoding\", e.g. macintosh, ibm850 or windows-1251"
     )]
     Strange {
         /// The file.
@@ -134,7 +134,7 @@ pub enum AudienceError {
         most: usize,
     },
     /// There is no phone column.
-    #[error("{name}: {error}; name the phone column")]
+    #[error("{name}: {error}; set \"phone\" to the name of the phone column")]
     NoPhoneColumn {
         /// The file.
         name: String,
@@ -147,8 +147,8 @@ pub enum AudienceError {
     /// The address is invalid or not allowed.
     #[error("the address {0}")]
     NotAllowed(String),
-    /// There is no file at the address.
-    #[error("{name} was not found at its address")]
+    /// There is no file at the URL.
+    #[error("{name} does not exist at its URL")]
     Gone {
         /// The file.
         name: String,
@@ -187,7 +187,7 @@ impl AudienceError {
         }
     }
 
-    /// Returns whether the disk is full to which the audience is unpacked or fetched, so that a retry may work.
+    /// Returns whether the disk for unpacked and fetched audiences is full, so that a retry may succeed.
     pub fn lacks_room(&self) -> bool {
         let kind = match self {
             Self::Io { source, .. } => source.kind(),

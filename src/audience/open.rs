@@ -47,7 +47,7 @@ enum ReadError {
     Strange { what: Strange, line: u64 },
     #[error("too large")]
     TooLarge,
-    #[error("not packed as its name says: {0}")]
+    #[error("not compressed as its name says: {0}")]
     Packed(String),
 }
 

@@ -40,7 +40,7 @@ impl Scan {
             notes.push(format!("the file is {note}{values}"));
         }
         if self.title {
-            notes.push("the first line is a title; the columns are named by the next one".into());
+            notes.push("the first line is a title, so the next line is the header".into());
         }
         if self.empty_rows > 0 {
             notes.push(format!("{} without any value: not counted", counted(self.empty_rows, "row")));

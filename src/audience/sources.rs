@@ -63,7 +63,7 @@ impl Audiences {
             let is_known = matches!(url.scheme(), "http" | "https") || is_store(url.as_str());
             match url.host_str() {
                 Some(host) if is_known && !host.is_empty() => Ok(url),
-                _ => Err(wrong("is not a URL prefix, e.g. https://files.example.com/")),
+                _ => Err(wrong("must be a URL prefix, e.g. https://files.example.com/")),
             }
         };
         let allow = allow.iter().enumerate().map(read).collect::<Result<_, _>>()?;

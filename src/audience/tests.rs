@@ -70,7 +70,7 @@ fn an_audience_that_can_not_be_used_says_why() {
     let error = |text: &str| lines(text, &indian()).remove(0);
     assert_eq!(error(""), "a.csv is empty; its first line must name the columns");
     assert_eq!(error("\n\n"), "a.csv is empty; its first line must name the columns");
-    assert_eq!(error("phone,name\n"), "a.csv has a header but no rows; there are no recipients");
+    assert_eq!(error("phone,name\n"), "a.csv has a header but no rows; add a row for each recipient");
     assert_eq!(
         error("phone,a,a\n1,2,3\n"),
         "a.csv: the column \"a\" occurs twice in the header, as column 2 and column 3; rename one"
@@ -206,7 +206,7 @@ fn csv_is_read_as_programs_export_it() {
     assert_eq!(
         notes,
         [
-            "the first line is a title; the columns are named by the next one",
+            "the first line is a title, so the next line is the header",
             "3 rows without any value: not counted"
         ]
     );

@@ -85,9 +85,9 @@ fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Workbo
         Some(name) => workbook.sheet(name).ok_or_else(|| {
             format!("it has no worksheet {name:?}; it has {}", listed(workbook.worksheets()))
         })?,
-        None => workbook.first_sheet().ok_or_else(|| {
-            "it has no worksheet that is not hidden; unhide one, or set \"sheet\"".to_owned()
-        })?,
+        None => workbook
+            .first_sheet()
+            .ok_or_else(|| "all its worksheets are hidden; unhide one, or set \"sheet\"".to_owned())?,
     };
     let dates = if workbook.from_1904 { DateSystem::From1904 } else { DateSystem::From1900 };
     let mut context = Context { texts: SharedStrings::default(), formats: Formats::default(), dates };
@@ -319,7 +319,7 @@ mod tests {
             (&sheet(data, ("<!-- -->", 2_000_000), ""), "it unpacks to more than 8 MiB"),
             (&sheet(data, ("x", 1_000_000), ""), "a tag or a text in it is longer than 256 KiB"),
             (&sheet("<worksheet a=\"", ("x", 1_000_000), "\">"), "longer than 256 KiB"),
-            (&sheet(data, ("<a>", 1_000_000), ""), "more than 64 deep"),
+            (&sheet(data, ("<a>", 1_000_000), ""), "more than 64 levels deep"),
             (&sheet("<worksheet", (" a=\"\"", 1_000_000), ">"), "longer than 256 KiB"),
             (&sheet("<!DOCTYPE a [<!ENTITY b \"c\">]><worksheet>", ("", 0), "&b;"), "document type"),
             (&sheet("<worksheet><sheetData><row><c t=\"str\"><v>", ("&b;", 1_000), ""), "entity"),

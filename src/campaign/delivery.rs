@@ -120,7 +120,7 @@ pub struct Progress {
     pub code: String,
 }
 
-/// The steps after a message was accepted, in order.
+/// Stored names of the steps after a message was accepted, in order; the last one is a reply.
 pub const STEPS: [&str; 4] = ["sent", "delivered", "read", "answered"];
 
 impl Progress {

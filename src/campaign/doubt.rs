@@ -1,7 +1,7 @@
-//! Why a message is in doubt: a cause with a code, and what exactly was seen.
+//! Why a message is in doubt: a cause with a code, and what exactly happened.
 //!
-//! The code is stored with the message and never changes. The sentence is made from it here, may be reworded, and is read
-//! by people only. Earlier versions stored a digest of the sentence in place of the code.
+//! The code is stored with the message and never changes. The sentence is derived from the code; it is for people and may be
+//! reworded. Earlier versions stored a digest of the sentence in place of the code.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,28 +15,28 @@ pub enum DoubtCause {
     ConnectionLost,
     /// The status does not say whether the messages were accepted.
     HttpStatus(u16),
-    /// The status says success, and the body cannot be read.
+    /// The status reports success, but the body cannot be read.
     UnreadableBody(u16),
-    /// The status says success, and the body says failure.
+    /// The status reports success, but the body reports a failure.
     ErrorInSuccess(u16),
-    /// The status says failure, and the body says that a message was accepted.
+    /// The status reports a failure, but the body reports an accepted message.
     SuccessInError(u16),
     /// The response has more or fewer entries than the request has messages.
     EntryCountMismatch,
-    /// The provider says that it accepted the message, and gives it no id.
+    /// The provider reports that it accepted the message, but returns no id.
     NoMessageId,
-    /// The message's entry says neither success nor failure.
+    /// The message's entry reports neither success nor failure.
     UnclearEntry,
-    /// The worker that was sending the message was silent until its claim ran out.
+    /// The worker that was sending the message did not respond before its claim expired.
     ClaimExpired,
-    /// The only process of a store ended while it was sending the message.
+    /// The only process of a store exited while it was sending the message.
     ProcessEnded,
     /// The ledger lost its most recent writes, and a claim of the message may be among them.
     DataLoss,
 }
 
 impl DoubtCause {
-    /// Returns every cause; those with a status have this one.
+    /// Returns every cause, with this status where a cause has one.
     fn all(status: u16) -> [Self; 12] {
         [
             Self::NoResponse,
@@ -54,7 +54,7 @@ impl DoubtCause {
         ]
     }
 
-    /// Returns the code under which the cause is stored. No code is ever changed, nor used for another cause.
+    /// Returns the code under which the cause is stored. Codes never change and are never reused.
     pub fn code(self) -> Cow<'static, str> {
         match self {
             Self::NoResponse => "no_response".into(),
@@ -72,35 +72,35 @@ impl DoubtCause {
         }
     }
 
-    /// Returns the cause with a code; `None` for one of another version, e.g. a digest.
+    /// Returns the cause with a code; `None` for a code of another version, e.g. a digest.
     pub fn from_code(code: &str) -> Option<Self> {
         let status = code.rsplit('_').next().and_then(|last| last.parse().ok()).unwrap_or_default();
         Self::all(status).into_iter().find(|cause| cause.code() == code)
     }
 }
 
-/// One sentence, true of every message with the code.
+/// A sentence that is true of every message with the code.
 impl fmt::Display for DoubtCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoResponse => f.write_str("the provider did not answer in time"),
-            Self::ConnectionLost => f.write_str("the connection dropped before the provider answered"),
+            Self::NoResponse => f.write_str("the provider did not respond in time"),
+            Self::ConnectionLost => f.write_str("the connection broke before the provider responded"),
             Self::HttpStatus(status) => write!(f, "HTTP {status}"),
-            Self::UnreadableBody(status) => write!(f, "HTTP {status}, with a body that can't be read"),
+            Self::UnreadableBody(status) => write!(f, "HTTP {status}, with an unreadable body"),
             Self::ErrorInSuccess(status) => write!(f, "HTTP {status}, with an error in its body"),
-            Self::SuccessInError(status) => write!(f, "HTTP {status}, with an entry that says success"),
+            Self::SuccessInError(status) => write!(f, "HTTP {status}, with an entry that reports success"),
             Self::EntryCountMismatch => {
-                f.write_str("the answer has more or fewer entries than the request has messages")
+                f.write_str("the response has more or fewer entries than the request has messages")
             }
-            Self::NoMessageId => f.write_str("the answer says success and names no message"),
-            Self::UnclearEntry => f.write_str("the answer says neither success nor failure of the message"),
-            Self::ClaimExpired => {
-                f.write_str("the worker that was sending it went silent, and its claim ran out")
-            }
-            Self::ProcessEnded => f.write_str("flowcast ended while the request was in flight"),
-            Self::DataLoss => f.write_str(
-                "the ledger came back older than it was; it may have been sent by a worker that is gone",
+            Self::NoMessageId => f.write_str("the response reports success, but has no message id"),
+            Self::UnclearEntry => f.write_str("the response does not say whether the message was accepted"),
+            Self::ClaimExpired => f.write_str(
+                "the worker that was sending the message stopped responding, and its claim expired",
             ),
+            Self::ProcessEnded => f.write_str("flowcast ended while the request was in flight"),
+            Self::DataLoss => {
+                f.write_str("the ledger lost recent writes; a worker that is gone may have sent the message")
+            }
         }
     }
 }
@@ -110,7 +110,7 @@ impl fmt::Display for DoubtCause {
 pub struct Doubt {
     /// Its cause; the only part that is stored.
     pub cause: DoubtCause,
-    /// What exactly was seen, e.g. with the provider's text: for events, logs and the reason of a held campaign.
+    /// What exactly happened, e.g. with the provider's text: for events, logs and the reason of a held campaign.
     pub detail: String,
 }
 

@@ -118,7 +118,7 @@ impl fmt::Display for MessageRef {
 
 /// An invalid message reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a message reference is campaign.batch.index")]
+#[error("a message reference has the form campaign.batch.index")]
 pub struct InvalidRef;
 
 impl FromStr for MessageRef {

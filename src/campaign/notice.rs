@@ -1,4 +1,4 @@
-//! What a provider says of a template or of a sender number, unasked. It concerns every campaign that uses it.
+//! Notices of a provider about a template or a sender number, which concern every campaign that uses it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::text::visible;
 
-/// The longest reason that is shown, in characters.
+/// Maximum length of a reason that is shown, in characters.
 const MAX_DETAIL_CHARS: usize = 200;
 
 /// What a notice is about.
@@ -44,15 +44,15 @@ impl NoticeSubject {
 pub struct Notice {
     /// What it is about.
     pub about: NoticeSubject,
-    /// What happened, in small letters: `paused`, `flagged`, `approved`.
+    /// What happened, in lower case: `paused`, `flagged`, `approved`.
     pub event: String,
-    /// Why, or the limit that holds now.
+    /// The cause, or the limit that now applies.
     pub detail: String,
 }
 
 impl Notice {
-    /// A notice as Meta writes it, and those that hand Meta's on: `event` beside `message_template_name` and
-    /// `reason`, or beside `display_phone_number` and `current_limit`.
+    /// Reads a notice in Meta's format, which other providers forward: `event` with `message_template_name` and
+    /// `reason`, or with `display_phone_number` and `current_limit`.
     pub fn read(body: &Value) -> Option<Self> {
         let text = |name: &str| body[name].as_str().map(str::trim).filter(|text| !text.is_empty());
         let event = text("event")?.to_lowercase();
@@ -74,7 +74,7 @@ impl Notice {
         })
     }
 
-    /// Whether it is bad news, which stand until good ones come.
+    /// Returns whether it reports a problem, which lasts until another notice reports its end.
     pub fn is_bad(&self) -> bool {
         matches!(
             self.event.as_str(),
@@ -103,7 +103,7 @@ impl fmt::Display for Notice {
 pub enum KeptNotice {
     /// The notice.
     Notice(Notice),
-    /// The text that an earlier version kept in its place.
+    /// The text that an earlier version stored instead.
     Text(String),
 }
 

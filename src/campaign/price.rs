@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Prefix {
             "other" => Ok(Self(String::new())),
             _ if is_prefix => Ok(Self(text)),
             _ => Err(serde::de::Error::custom(format!(
-                "{text:?} is neither the first digits of numbers, as 91, nor `other`"
+                "{text:?} is neither a number prefix, e.g. 91, nor `other`"
             ))),
         }
     }
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn invalid_lists_are_refused_with_the_reason() {
         for (per_message, said) in [
-            (json!({ "+91": 1 }), "first digits"),
-            (json!({ "": 1 }), "first digits"),
-            (json!({ "India": 1 }), "first digits"),
+            (json!({ "+91": 1 }), "number prefix"),
+            (json!({ "": 1 }), "number prefix"),
+            (json!({ "India": 1 }), "number prefix"),
             (json!({ "91": -1 }), "from 0"),
             (json!({ "91": 1e9 }), "from 0"),
             (json!({ "91": "one" }), "from 0"),

@@ -1,5 +1,5 @@
-//! Why a campaign is in its state: what holds it, what it waits for, who stopped it. The text is created here, and no decision is
-//! made by it.
+//! Why a campaign is in its state: what holds it, what it waits for, or who stopped it. The texts are created here; no
+//! decision depends on them.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ pub enum Reason {
         /// The provider's text about its flow, if that is throttled.
         throttled: Option<String>,
     },
-    /// The flow is throttled.
+    /// `WhatsApp` throttles the flow.
     Throttled {
         /// The flow.
         flow: String,
@@ -144,7 +144,7 @@ pub enum Reason {
     },
     /// The campaign expired before all messages were sent.
     Expired,
-    /// A person changed the state.
+    /// An operator changed the state.
     Person {
         /// The new state.
         state: CampaignState,
@@ -195,7 +195,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start { opens } => write!(f, "its schedule opens at {opens}"),
+            Self::Start { opens } => write!(f, "sending starts at {opens}"),
             Self::Window { opens } => write!(f, "outside the sending window, which opens at {opens}"),
             Self::Limits { due, throttled } => {
                 f.write_str("waits for its limits")?;
@@ -205,7 +205,7 @@ impl fmt::Display for Reason {
                 due.map_or(Ok(()), |due| write!(f, "; deferred messages are due at {due:.0}"))
             }
             Self::Throttled { flow, detail } => {
-                write!(f, "flow {flow} is throttled to 10 messages an hour at first: {detail}")
+                write!(f, "flow {flow} is throttled, starting at 10 messages an hour: {detail}")
             }
             Self::RateLimited { seconds, detail } => {
                 write!(f, "rate-limited by the provider; resumes in {seconds} s: {detail}")
@@ -219,13 +219,13 @@ impl fmt::Display for Reason {
             Self::Planning { detail } | Self::Backend { detail } => write!(f, "waits: {detail}"),
             Self::Comparing { workers } => write!(
                 f,
-                "waits: Redis was restarted or failed over and may have lost recent writes; still to compare: {}",
-                counted(*workers, "worker")
+                "waits: Redis was restarted or failed over and may have lost recent writes; workers that have not \
+                 compared theirs yet: {workers}"
             ),
             Self::Notice { notice, beside: Some(beside) } => write!(f, "{notice}; {beside}"),
             Self::Notice { notice, beside: None } => notice.fmt(f),
             Self::Breaker { breaker, retries: true, detail } => {
-                write!(f, "{breaker} is held; a worker retries it automatically: {detail}")
+                write!(f, "{breaker} is held until a probe request succeeds: {detail}")
             }
             Self::Breaker { breaker, retries: false, detail } => write!(f, "{breaker} is held: {detail}"),
             Self::TriesFailed { tries, detail } => {
@@ -249,11 +249,14 @@ impl fmt::Display for Reason {
             ),
             Self::Forgotten { id, workers, from } => {
                 let workers = counted(*workers, "worker");
-                write!(f, "Redis lost recent writes, and {workers} that may have sent messages")?;
+                write!(
+                    f,
+                    "Redis lost recent writes, and contact was lost with {workers} that may have sent messages"
+                )?;
                 if let Some(from) = from {
                     write!(f, " since {from:.0}")?;
                 }
-                write!(f, " can't say which ones; to review and resume, run: flowcast recover {id}")
+                write!(f, "; to review and resume, run: flowcast recover {id}")
             }
             Self::TooManyRejected { rejected, settled, limit } => {
                 write!(
@@ -262,7 +265,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Expired => f.write_str("expires_at has passed"),
-            Self::Person { state } => write!(f, "{state} by a person"),
+            Self::Person { state } => write!(f, "{state} by an operator"),
             Self::Stopped => f.write_str("interrupted from the keyboard or by a signal"),
             Self::Text { text } => f.write_str(text),
         }

@@ -111,9 +111,9 @@ pub enum SkipReason {
     MissingVariable,
     /// The content breaks a limit with this row's values.
     InvalidContent,
-    /// The campaign's `expires_at` passed first.
+    /// The campaign's `expires_at` passed before the message was sent.
     Expired,
-    /// The campaign was cancelled first.
+    /// The campaign was cancelled before the message was sent.
     Cancelled,
 }
 
@@ -136,13 +136,13 @@ pub enum CampaignState {
     Scheduled,
     /// Sending, or waiting for a limit or its window.
     Running,
-    /// Stopped by a person.
+    /// Paused by an operator.
     Paused,
     /// Stopped by flowcast, with a reason.
     Held,
     /// Every row is settled.
     Completed,
-    /// Ended by a person.
+    /// Cancelled by an operator.
     Cancelled,
 }
 

@@ -20,22 +20,22 @@ use crate::views::check::{self as checked, Checked, Rendered};
 /// Check a job and its audience without sending.
 #[derive(Args)]
 pub(super) struct Check {
-    /// Job, a JSON file; `-` for standard input
+    /// JSON file with the job; - for standard input
     job: PathBuf,
-    /// Number of messages to show as a recipient would see them
+    /// Number of messages to show, as recipients would see them
     #[arg(long, value_name = "N", default_value_t = 3)]
     rows: usize,
-    /// Fetch the media these messages refer to and warn about files that are unlikely to be delivered
+    /// Fetch the media of these messages, and warn about files that may not be delivered
     #[arg(long)]
     look: bool,
 }
 
 pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
-    // Without any account there is none to compare the job's account with.
+    // Without a configured account, the job's account cannot be compared with one.
     if config.accounts.is_empty() {
         write_line(&format!(
-            "the account {:?} is not configured, and neither is any other: checked as an account at {} without limits",
+            "no account is configured: the job is checked as if {:?} were an account of {} without limits",
             job.account, PROVIDERS[0].name
         ));
     }
@@ -100,9 +100,9 @@ fn as_text(prepared: &LoadedJob, account: &Account, found: &Checked) -> String {
     .into_iter()
     .filter_map(|(what, rate)| Some(format!("{what} {}", rate?)))
     .collect();
-    let by = if limits.is_empty() { "no limits are set".into() } else { format!("by {}", limits.join(", ")) };
+    let by = if limits.is_empty() { "no limits".into() } else { format!("limits: {}", limits.join(", ")) };
     line(format!(
-        "forecast: {} of up to {}, {} ({by})",
+        "forecast: {} of up to {} in {} ({by})",
         counted(found.forecast.requests, "request"),
         counted(prepared.batch_size as u64, "message"),
         duration(found.forecast.duration),

@@ -1,4 +1,4 @@
-//! `flowcast pause`, `resume`, `cancel`, `retry` and `resolve`: actions of a person on a campaign. They are written to
+//! `flowcast pause`, `resume`, `cancel`, `retry` and `resolve`: an operator's actions on a campaign. They are written to
 //! the ledger, where every worker sees them.
 
 use std::process::ExitCode;
@@ -28,12 +28,12 @@ pub(super) struct CampaignArgs {
 pub(super) struct Retry {
     #[command(flatten)]
     which: CampaignArgs,
-    /// Only messages rejected with this code (132069: also those that a report failed); repeatable
+    /// Only messages rejected with this code; repeatable. 132069 also includes accepted messages that were not delivered
     #[arg(long = "code", value_name = "C")]
     codes: Vec<String>,
 }
 
-/// Decide the messages in doubt of a campaign.
+/// Resolve the messages in doubt of a campaign: resend or abandon them.
 #[derive(Args)]
 pub(super) struct Resolve {
     #[command(flatten)]
@@ -49,10 +49,10 @@ pub(super) struct Resolve {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Age {
-    /// Send them again (some recipients may get two)
+    /// Send them again; some recipients may get the message twice
     #[arg(long)]
     resend: bool,
-    /// Give them up: they count as rejected with the code `abandoned`
+    /// Abandon them: they are not sent again, and count as rejected with the code abandoned
     #[arg(long)]
     abandon: bool,
 }
@@ -84,14 +84,14 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
         Action::Pause | Action::Resume => String::new(),
         Action::Cancel => format!(", {messages} will not be sent"),
         Action::Retry { .. } | Action::Resolve { resend: true, .. } => {
-            format!(", {messages} sent again")
+            format!(", {messages} will be sent again")
         }
-        Action::Resolve { resend: false, .. } => format!(", {messages} given up"),
+        Action::Resolve { resend: false, .. } => format!(", {messages} abandoned"),
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
     if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {
         write_line(&format!(
-            "the campaign is not running; to send: flowcast resume {id}{}",
+            "the campaign is not running; to send these messages: flowcast resume {id}{}",
             which.store.flag()
         ));
     }

@@ -1,5 +1,5 @@
 //! `flowcast dead`: the dead-letter queue, with jobs that could not be read or were refused. They stay on the broker,
-//! unchanged, until a person requeues or discards them.
+//! unchanged, until an operator requeues or discards them.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub(super) const MAX_LISTED: usize = 1000;
 /// Number of digits of a job's digest that name it in the list.
 const NAME: usize = 8;
 
-/// List, requeue or discard the jobs in the dead-letter queue.
+/// List, requeue or discard refused jobs (the dead-letter queue).
 #[derive(Args)]
 pub(super) struct Dead {
     #[command(subcommand)]
@@ -29,11 +29,11 @@ pub(super) struct Dead {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List the jobs with the reasons
+    /// List the refused jobs with the reasons
     List,
-    /// Requeue them
+    /// Put refused jobs back on the queue, where workers take them again
     Requeue(Wanted),
-    /// Discard them
+    /// Delete refused jobs
     Discard(Wanted),
 }
 
@@ -41,9 +41,9 @@ enum Verb {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Wanted {
-    /// Names or numbers from the list, or ids of jobs
+    /// Jobs: names or numbers from the list, or ids
     which: Vec<String>,
-    /// All jobs in the queue
+    /// All refused jobs
     #[arg(long)]
     all: bool,
 }
@@ -87,7 +87,7 @@ async fn log(config: &Config, what: &str, detail: &str) {
         Ok::<_, Failure>(ledger.log(AuditEntry::new(&operator(), what, None, detail)).await?)
     };
     if let Err(failure) = logged.await {
-        write_line(&format!("done, but not in the audit log: {failure}"));
+        write_line(&format!("the action was done, but is not in the audit log: {failure}"));
     }
 }
 
@@ -145,7 +145,7 @@ fn list(buried: &[DeadLetter], more: u32, json: bool) -> String {
         if more > 0 {
             text += &format!("and {more} more\n");
         }
-        text += "requeue with: flowcast dead requeue NAME… or ID… or --all; discard with: flowcast dead discard …\n";
+        text += "to requeue: flowcast dead requeue NAME…, ID… or --all; to discard: flowcast dead discard NAME…, ID… or --all\n";
     }
     text
 }

@@ -160,21 +160,21 @@ fn callbacks(account: &Account) -> (Grade, String) {
     match &account.callbacks {
         None => (
             Grade::Warning,
-            "http.public_url is not set: no reports arrive, and a person must decide messages in doubt"
+            "http.public_url is not set: flowcast gets no delivery reports, so an operator must resolve messages in doubt"
                 .into(),
         ),
         Some(callbacks) if account.kind.takes_callback => (
             Grade::Ok,
             format!(
-                "each message carries the URL for its reports; for replies, set this URL as the webhook of each sender \
-                 number in the provider's console (it is as secret as a password): {}",
+                "each message carries the URL for its reports; to receive replies, set this URL as the webhook of each \
+                 sender number in the provider's console, and keep it secret like a password: {}",
                 callbacks.of_account()
             ),
         ),
         Some(callbacks) => (
             Grade::Ok,
             format!(
-                "set this URL in the provider's console (it is as secret as a password): {}; {}",
+                "set this URL in the provider's console, and keep it secret like a password: {}; {}",
                 callbacks.of_account(),
                 account.kind.console
             ),
@@ -288,17 +288,17 @@ fn check_node(check: &str, node: &RedisNode, findings: &mut Findings) {
             check,
             Grade::Warning,
             format!(
-                "appendfsync {other}: a crash of the machine loses the most recent claims; workers write them again, but a \
-                 campaign is held if one of its workers is gone, too; set appendfsync always"
+                "appendfsync {other}: if the machine crashes, Redis loses the most recent claims; workers restore them, but \
+                 if a worker crashes too, its campaigns are held; set appendfsync always"
             ),
         ),
         (Some("1"), None) => {
-            findings.add(check, Grade::Warning, "does not show its settings; make sure that appendfsync is always");
+            findings.add(check, Grade::Warning, "its settings cannot be read; make sure that appendfsync is always");
         }
         _ => findings.add(
             check,
             Grade::Bad,
-            "appendonly no: a restart loses what was sent; set appendonly yes and appendfsync always",
+            "appendonly no: a restart loses the records of sent messages; set appendonly yes and appendfsync always",
         ),
     }
     match node.fact("maxmemory_policy").or(node.setting("maxmemory-policy")) {
@@ -306,18 +306,19 @@ fn check_node(check: &str, node: &RedisNode, findings: &mut Findings) {
         Some(other) => findings.add(
             check,
             Grade::Bad,
-            format!("maxmemory-policy {other}: a full Redis deletes what was sent; set maxmemory-policy noeviction"),
+            format!("maxmemory-policy {other}: a full Redis deletes records of sent messages; set maxmemory-policy noeviction"),
         ),
-        None => findings.add(check, Grade::Warning, "does not show its maxmemory-policy; it must be noeviction"),
+        None => findings.add(check, Grade::Warning, "its maxmemory-policy cannot be read; it must be noeviction"),
     }
     let skew = node.time.duration_since(Timestamp::now()).unsigned_abs();
     findings.judge(
         "clock",
         if skew <= CLOCK_SKEW {
-            Ok("this machine and Redis agree".into())
+            Ok("the clocks of this machine and of Redis agree".into())
         } else {
             Err(format!(
-                "this machine and Redis are {:.1} s apart: campaigns use Redis' clock; run an NTP client on both",
+                "the clocks of this machine and of Redis are {:.1} s apart; campaigns use Redis' clock: run an NTP client on \
+                 both machines",
                 skew.as_secs_f64()
             ))
         },
@@ -374,13 +375,13 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
             findings.add(
                 "rabbitmq",
                 Grade::Ok,
-                "had none of flowcast's queues and exchanges; they are now declared",
+                "flowcast's queues and exchanges did not exist, and are now declared",
             );
         }
         Ok(missing) if !missing.names.is_empty() => {
             let text = format!(
-                "did not have {}; declared again now. Messages in a missing queue, or published to it, are lost: submit \
-                 the jobs of that time again",
+                "was missing {}; declared again now: messages that were in a missing queue, or published to it, are lost; \
+                 submit their jobs again",
                 missing.names.join(", ")
             );
             findings.add("rabbitmq", Grade::Warning, text);
@@ -413,7 +414,10 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
         Ok((buried, more)) => {
             let count = buried.len() as u64 + u64::from(more);
             if count > 0 {
-                let text = format!("{} in the dead-letter queue: flowcast dead list", counted(count, "job"));
+                let text = format!(
+                    "{} in the dead-letter queue; to list them: flowcast dead list",
+                    counted(count, "job")
+                );
                 findings.add("dead letters", Grade::Warning, text);
             }
         }

@@ -1,4 +1,4 @@
-//! `flowcast explain`: explains a code: its meaning, what flowcast does about it, and what a person can do.
+//! `flowcast explain`: explains a code: its meaning, what flowcast does about it, and what the user can do.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ fn in_full(code: &Code) -> String {
         let _ = writeln!(text, "  what to do: {}; {}", code.advice.as_str(), code.remedy);
     }
     if acts(code) {
-        let _ = writeln!(text, "  in a response: flowcast {}", code.effect.as_str());
+        let _ = writeln!(text, "  when a response has this code: flowcast {}", code.effect.as_str());
     }
     text
 }
@@ -78,12 +78,12 @@ fn document() -> String {
         (Source::Meta, "WhatsApp's codes, in responses and delivery reports of every provider."),
         (
             Source::Exotel,
-            "Codes in Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these meanings are from Exotel's documentation of messages. flowcast reads the name in a report, and the number only if the report has no name.",
+            "Codes in Exotel's delivery reports. The meanings of the numbers from 30004 on are from Exotel's documentation of messages; two other public tables differ. flowcast reads the name in a report, and the number only if the report has no name.",
         ),
         (Source::Kaleyra, "Codes in Kaleyra's responses."),
         (
             Source::Http,
-            "The status of a response, or Exotel's code for one message. For one message only, every code except 429 and 5xx rejects the message.",
+            "The HTTP status of a response, or the code that Exotel's response has for one message. As the code for one message, every code except 429 and 5xx rejects that message.",
         ),
         (Source::Flowcast, "flowcast's own codes, and its reasons to skip a row."),
     ];

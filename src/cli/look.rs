@@ -1,5 +1,5 @@
-//! Fetches the media that a job refers to, as `WhatsApp` would, when a person asks for it. Media are never fetched
-//! otherwise, and never for a request over the network.
+//! Fetches the media that a job refers to, as `WhatsApp` would, for `check --look` only. No request over the network makes
+//! flowcast fetch media.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -83,9 +83,9 @@ async fn wrong(kind: &str, mut response: reqwest::Response) -> Option<String> {
             size.width, size.height
         )),
         Ok(_) if bytes.len() > most => {
-            let most = most >> 10;
+            let (most, kind) = (most >> 10, if moves { "an animated" } else { "a still" });
             Some(format!(
-                "serves more than the {most} KB allowed for such a sticker (Exotel's documentation)"
+                "serves more than {most} KB, the maximum for {kind} sticker (Exotel's documentation)"
             ))
         }
         Ok(_) => None,

@@ -59,7 +59,9 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
     ))?;
     if moved.in_doubt > 0 {
         let doubts = counted(moved.in_doubt, "message");
-        write_line(&format!("{doubts} in doubt: in flight when the worker of the store exited"));
+        write_line(&format!(
+            "{doubts} in doubt, because the store's worker exited while they were in flight"
+        ));
     }
     if moved.rehearsals > 0 {
         write_line(&format!("left in the store: {}", counted(moved.rehearsals, "rehearsal")));
@@ -68,7 +70,7 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
         "the store was renamed to {}; keep it until the campaigns have ended",
         kept.display()
     ));
-    write_line("running workers accept callbacks for its messages within seconds");
+    write_line("within seconds, running workers accept callbacks for the moved messages");
     Ok(ExitCode::SUCCESS)
 }
 

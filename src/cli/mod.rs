@@ -49,30 +49,33 @@ use crate::queue::QueueError;
     about = "Dispatch WhatsApp campaigns in bulk; no silent loss, no duplicates",
     max_term_width = 100
 )]
-#[command(
-    after_help = "Exit status: 0 done; 1 an external system failed; 2 invalid usage, job or configuration, or unknown campaign;
-3 the campaign ended, or stopped, with messages rejected, in doubt or pending.
-With --json an error is one line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}."
-)]
+#[command(after_help = "Exit status:
+  0  done
+  1  an external system failed
+  2  invalid usage, job or configuration, or unknown campaign
+  3  the campaign ended or stopped with messages rejected, in doubt or pending
+
+With --json, an error is one line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}")]
 pub(crate) struct Args {
-    /// Configuration file; by default `FLOWCAST_CONFIG`, else `./flowcast.toml` if it exists
+    /// Configuration file [default: `$FLOWCAST_CONFIG`, else `./flowcast.toml` if it exists]
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        help = "Configuration file; by default $FLOWCAST_CONFIG, else ./flowcast.toml if it exists"
+        display_order = 101,
+        help = "Configuration file [default: $FLOWCAST_CONFIG, else ./flowcast.toml if it exists]"
     )]
     config: Option<PathBuf>,
     /// Print results as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 102)]
     json: bool,
     /// Log more: `-v` for debug, `-vv` for trace
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help = "Log more: -v for debug, -vv for trace")]
+    #[arg(short, long, global = true, display_order = 103, action = clap::ArgAction::Count, conflicts_with = "quiet", help = "Log more: -v for debug, -vv for trace")]
     verbose: u8,
     /// Log only warnings and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 104)]
     quiet: bool,
-    /// Embedded store; may stand before the command or after it
+    /// Embedded store; accepted before or after the command
     #[arg(long, global = true, value_name = "FILE", hide = true)]
     store: Option<PathBuf>,
     #[command(subcommand)]
@@ -83,7 +86,7 @@ pub(crate) struct Args {
 enum Command {
     /// Send a campaign from this machine, or resume an interrupted one
     Run(run::RunArgs),
-    /// Run a worker: take jobs from the queue and send them
+    /// Run a worker: it takes jobs from the queue and sends their messages
     Worker(worker::WorkerArgs),
     /// Put a job on the queue
     Submit(submit::Submit),
@@ -93,19 +96,19 @@ enum Command {
     Campaigns(open::StoreArgs),
     /// Show a campaign in full
     Status(status::Status),
-    /// Write one line per message
+    /// Export the messages of a campaign, one line each
     Report(report::ReportArgs),
-    /// Write the replies of recipients
+    /// Export the replies of recipients, one line each
     Responses(responses::Responses),
     /// Manage the suppression list
     Suppress(suppress::Suppress),
     /// Send the rejected messages of a campaign again
     Retry(control::Retry),
-    /// Decide the messages in doubt of a campaign
+    /// Resolve the messages in doubt of a campaign: resend or abandon them
     Resolve(control::Resolve),
-    /// Show lost writes and mark what may have been sent as in doubt
+    /// Mark messages as in doubt after the ledger lost recent writes
     #[command(
-        long_about = "Show which writes Redis lost for a campaign, and mark messages that may have been sent as in doubt"
+        long_about = "Mark messages as in doubt after the ledger lost recent writes, e.g. in a power failure or because a backup was restored. Shows which writes were lost, and marks only the messages that may have been sent"
     )]
     Recover(recover::Recover),
     /// Move the campaigns of a store to the fleet's Redis
@@ -116,7 +119,7 @@ enum Command {
     Resume(control::CampaignArgs),
     /// Cancel a campaign: unsent messages are never sent
     Cancel(control::CampaignArgs),
-    /// List, requeue or discard the jobs in the dead-letter queue
+    /// List, requeue or discard refused jobs (the dead-letter queue)
     Dead(dead::Dead),
     /// Check configuration, servers and credentials; say what to fix
     Doctor(doctor::Doctor),
@@ -216,7 +219,7 @@ async fn dispatch(args: Args) -> Outcome {
         Config::load(args.config.as_deref()).map_err(Failure::from)
     };
     if args.store.is_some() && !args.command.takes_store() {
-        return Err(Failure::Usage("this command does not use a store; leave --store out".into()));
+        return Err(Failure::Usage("this command does not use a store; remove --store".into()));
     }
     match args.command {
         Command::Run(command) => {

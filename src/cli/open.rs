@@ -30,7 +30,7 @@ const MESSAGES: &str = "80/s";
 #[derive(Args)]
 pub(super) struct StoreArgs {
     /// Embedded store to use instead of the configured ledger
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, display_order = 100, value_name = "FILE")]
     store: Option<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign,
     }
     let campaigns = listing::all(ledger).await?;
     let near = nearest(id, campaigns.iter().take(10).map(|campaign| campaign.id.as_str()));
-    Err(Failure::NotFound(format!("there is no campaign {id:?} in this store{near}")))
+    Err(Failure::NotFound(format!("there is no campaign {id:?}{near}")))
 }
 
 pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {

@@ -50,7 +50,7 @@ pub(super) async fn show(ledger: &impl Ledger, id: &CampaignId, done: &Cancellat
 fn line(campaign: &Campaign) -> String {
     let counts = &campaign.counts;
     let mut line = format!(
-        "sent {}  rejected {}  in doubt {}  {} messages/s",
+        "accepted {}  rejected {}  in doubt {}  {} messages/s",
         thousands(counts.accepted),
         thousands(counts.rejected),
         thousands(counts.in_doubt),

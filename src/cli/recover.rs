@@ -15,18 +15,18 @@ use crate::dispatch::{Recovered, recover_campaign, recover_restored};
 use crate::ledger::listing;
 use crate::ledger::{Access, Campaign, Ledger, LostWrites};
 
-/// Show lost writes and mark what may have been sent as in doubt.
+/// Mark messages as in doubt after the ledger lost recent writes.
 #[derive(Args)]
 pub(super) struct Recover {
-    /// Campaign id; optional with --restored: all campaigns
+    /// Campaign id [default with --restored: all campaigns]
     #[arg(required_unless_present = "restored")]
     id: Option<String>,
     #[command(flatten)]
     store: open::StoreArgs,
-    /// Only show what is known; change nothing
+    /// Show the lost writes and what would be marked, but change nothing
     #[arg(long)]
     dry_run: bool,
-    /// The ledger is a backup: pending messages may have been sent since
+    /// The ledger is a restored backup, so every pending message may have been sent
     #[arg(long)]
     restored: bool,
 }
@@ -55,7 +55,7 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
             let messages = counted(done.messages, "message");
             if !as_json {
                 print(&format!(
-                    "campaign {id}: {}, {messages} that may have been sent are in doubt\n",
+                    "campaign {id}: {}, {messages} in doubt because they may have been sent\n",
                     done.state
                 ))?;
             }
@@ -140,8 +140,8 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
             print(&format!("campaign {id}: no messages left to send\n"))?;
         }
         None => {
-            let pending = counted(campaign.counts.pending, "message");
-            print(&format!("{pending} pending, which may have been sent\n"))?;
+            let pending = counted(campaign.counts.pending, "pending message");
+            print(&format!("{pending} may have been sent\n"))?;
             write_line(&format!(
                 "to mark them as in doubt and continue with the rest: flowcast recover {id}{}{}",
                 if command.restored { " --restored" } else { "" },
@@ -151,18 +151,19 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
         Some(done) => {
             let messages = counted(done.messages, "message");
             print(&format!(
-                "campaign {id}: {}, {messages} that may have been sent are in doubt\n",
+                "campaign {id}: {}, {messages} in doubt because they may have been sent\n",
                 done.state
             ))?;
             if !campaign.planned {
                 write_line(&if done.below == u32::MAX {
-                    "rows that are not planned yet become in doubt when they are planned".to_owned()
+                    "messages of rows that are not planned yet will be in doubt once they are planned"
+                        .to_owned()
                 } else {
-                    format!("messages of batches below {} become in doubt when they are planned", done.below)
+                    format!("messages of batches below {} will be in doubt once they are planned", done.below)
                 });
             }
             write_line(&format!(
-                "delivery reports settle them; to send the rest again or give them up: flowcast resolve {id}{}",
+                "delivery reports settle messages in doubt; to resend or abandon the others: flowcast resolve {id}{}",
                 command.store.flag()
             ));
         }

@@ -12,7 +12,7 @@ use crate::ledger::report_page;
 use crate::ledger::{Access, Cursor, Ledger};
 use crate::views::report;
 
-/// Write one line per message.
+/// Export the messages of a campaign, one line each.
 #[derive(Args)]
 pub(super) struct ReportArgs {
     /// Campaign id

@@ -12,7 +12,7 @@ use crate::ledger::{Access, Ledger};
 use crate::views::lines::Format;
 use crate::views::responses;
 
-/// Write the replies of recipients.
+/// Export the replies of recipients, one line each.
 #[derive(Args)]
 pub(super) struct Responses {
     /// Campaign id

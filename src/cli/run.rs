@@ -25,9 +25,9 @@ use crate::views::status::Status;
 /// Send a campaign from this machine, or resume an interrupted one.
 #[derive(Args)]
 pub(super) struct RunArgs {
-    /// Job, a JSON file; `-` for standard input
+    /// JSON file with the job; - for standard input
     job: PathBuf,
-    /// Send to an in-process sandbox; needs no configuration
+    /// Send to a simulated provider in this process; needs no configuration
     #[arg(long)]
     sandbox: bool,
     #[command(flatten)]
@@ -186,11 +186,11 @@ fn print_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
         End::Held => write_line(&format!("fix the cause, then resume with: {again}")),
         End::AudienceChanged => write_line(&format!(
             "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
-             Restore the old file to continue, or give the job a new id to send to the new one"
+             Restore the old file to continue, or give the job a new id to send to the new audience"
         )),
     }
     if counts.rejected + counts.in_doubt > 0 {
         let state = if counts.in_doubt > 0 { "in_doubt" } else { "rejected" };
-        write_line(&format!("one line per message: flowcast report {id} --state {state}{store}"));
+        write_line(&format!("to list these messages: flowcast report {id} --state {state}{store}"));
     }
 }

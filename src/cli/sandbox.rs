@@ -37,11 +37,11 @@ pub(super) struct Faults {
     /// Share of requests that get 500 or 503
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
-    /// Share of requests that are accepted but whose response is cut off
+    /// Share of requests that are accepted, but whose response is cut off
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
-    /// Share of requests (or messages) that get a provider's code, e.g. E110=5% or 131026=0.1; entry:503=1% for one
-    /// message of an Exotel request; repeatable
+    /// Provider's code, and the share of requests or messages that get it, e.g. E110=5% or 131026=0.1; entry:503=1%
+    /// fails single messages of Exotel requests; repeatable
     #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
     fault: Vec<(String, f64)>,
     /// Rate limit of requests, e.g. 200/min; above it requests get 429
@@ -56,10 +56,10 @@ pub(super) struct Faults {
 #[derive(Args)]
 #[command(next_help_heading = "Sandbox reports")]
 pub(super) struct Reports {
-    /// URL for reports of messages that carry no URL, as with Kaleyra and Meta
+    /// URL for reports of messages without a URL of their own, e.g. of Kaleyra and Meta
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
-    /// URL for replies: the webhook of the sender number
+    /// URL for replies, as if it were the webhook of the sender number
     #[arg(long = "callback-number-url", value_name = "URL")]
     number_url: Option<String>,
     /// Maximum delay of reports, e.g. 50ms or 2s
@@ -156,8 +156,8 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     } else {
         format!(
             "sandbox listening on http://{address}\n\
-             in flowcast.toml: base_url = \"http://{address}\"; GET /stats has counts, GET /messages the accepted \
-             messages, PUT /faults sets errors\n"
+             in flowcast.toml, set base_url = \"http://{address}\" for an account\n\
+             GET /stats returns the counts, GET /messages the accepted messages; PUT /faults sets the faults\n"
         )
     })?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -180,7 +180,7 @@ fn time(text: &str) -> Result<Duration, String> {
     } else {
         number(text)
     };
-    let milliseconds = milliseconds.ok_or("a time must be written as 50ms or 2s")?;
+    let milliseconds = milliseconds.ok_or("write a time with its unit, e.g. 50ms or 2s")?;
     Ok(Duration::from_secs_f64(milliseconds / 1000.0))
 }
 
@@ -191,12 +191,12 @@ fn share(text: &str) -> Result<f64, String> {
         .ok()
         .map(|number| if text.ends_with('%') || number > 1.0 { number / 100.0 } else { number })
         .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "a share must be written as 0.95 or 95%, from 0 to 1".into())
+        .ok_or_else(|| "write a share as a number from 0 to 1 or a percentage, e.g. 0.95 or 95%".into())
 }
 
 /// Parses `E110=5%`.
 fn fault(text: &str) -> Result<(String, f64), String> {
-    let (code, part) = text.rsplit_once('=').ok_or("a fault must be written as CODE=SHARE, e.g. E110=5%")?;
+    let (code, part) = text.rsplit_once('=').ok_or("write a fault as CODE=SHARE, e.g. E110=5%")?;
     if !sandbox::has_error(code) {
         return Err(format!("unknown code {code:?}: no provider has it; flowcast explain lists the codes"));
     }

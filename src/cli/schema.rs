@@ -13,19 +13,19 @@ use crate::ledger::report_schema;
 /// Print the JSON Schema of a document.
 #[derive(Args)]
 pub(super) struct Schema {
-    /// Document to describe
+    /// Document whose schema is printed
     document: Document,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Document {
-    /// The JSON document that asks for a campaign
+    /// A job, the JSON document that describes a campaign
     Job,
-    /// `flowcast.toml`
+    /// The configuration, flowcast.toml
     Config,
     /// An event that flowcast publishes
     Event,
-    /// A line of `report --format jsonl`
+    /// A line of flowcast report --format jsonl
     Report,
 }
 

@@ -100,8 +100,8 @@ async fn audit_lines(ledger: &impl Ledger, campaign: &Campaign) -> Result<String
     {
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         text += &format!(
-            "\n  {} in doubt, waiting for delivery reports, the oldest for {} (since {since:.0});\n  \
-             without a report: flowcast resolve {} --resend or --abandon, e.g. with --older-than 2h\n",
+            "\n  {} in doubt, waiting for delivery reports, the oldest for {} (since {since:.0})\n  \
+             if no report arrives: flowcast resolve {} --resend (or --abandon), e.g. with --older-than 2h\n",
             thousands(campaign.counts.in_doubt),
             duration(age),
             campaign.id,

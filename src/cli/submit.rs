@@ -20,7 +20,7 @@ use crate::ledger::{Access, Sqlite, UnmovedStore};
 /// Put a job on the queue.
 #[derive(Args)]
 pub(super) struct Submit {
-    /// Job, a JSON file; `-` for standard input
+    /// JSON file with the job; - for standard input
     job: PathBuf,
     #[command(flatten)]
     store: open::StoreArgs,
@@ -54,7 +54,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         broker.close().await;
     } else {
         if config.redis.is_some() && submit.store.flag().is_empty() {
-            let text = "a fleet takes jobs from the broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
+            let text = "the workers of a fleet take jobs from a broker, and none is configured: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
             return Err(Failure::Usage(text.into()));
         }
         job.id = Some(id.clone());

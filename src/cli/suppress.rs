@@ -41,9 +41,9 @@ enum SuppressCommand {
     },
     /// Print the list
     List,
-    /// Add the numbers of a CSV file to the list
+    /// Add the numbers of a file to the list
     Import {
-        /// CSV file
+        /// CSV file or workbook (.xlsx) with the numbers
         file: PathBuf,
         /// Column with the phone numbers [default: detected by name]
         #[arg(long, value_name = "COLUMN")]
@@ -105,7 +105,7 @@ fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) ->
         error => error.into(),
     })?;
     if list.duplicates > 0 {
-        write_line(&format!("{} with a number of an earlier row", counted(list.duplicates, "row")));
+        write_line(&format!("{} with the same number as an earlier row", counted(list.duplicates, "row")));
     }
     if list.unreadable > 0 {
         write_line(&format!("{} without a valid number:", counted(list.unreadable, "row")));

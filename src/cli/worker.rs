@@ -53,21 +53,17 @@ const SIMULATED_RECIPIENTS: Reporting = Reporting {
 /// Capacity of the channel of registered campaigns that no supervisor has yet.
 const CHANNEL_CAPACITY: usize = 64;
 
-/// Run a worker: take jobs from the queue and send them.
+/// Run a worker: it takes jobs from the queue and sends their messages.
 #[derive(Args)]
 pub(super) struct WorkerArgs {
-    /// Send from the store of this machine, without broker and Redis
+    /// Send the campaigns in this machine's store; needs no broker and no Redis
     #[arg(long)]
     embedded: bool,
-    /// Embedded store [default: `store.path` of the configuration]
+    /// Store to use with --embedded [default: store.path of the configuration]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Send to an in-process sandbox with simulated recipients; needs no configuration
-    #[arg(
-        long,
-        requires = "embedded",
-        help = "Send to an in-process sandbox with simulated recipients; needs no configuration"
-    )]
+    /// Send to a simulated provider with simulated recipients; needs --embedded, but no configuration
+    #[arg(long, requires = "embedded")]
     sandbox: bool,
     #[command(flatten)]
     faults: Faults,
@@ -284,7 +280,7 @@ async fn drain(
             Ok(ExitCode::SUCCESS)
         }
         () = over => {
-            let text = format!("did not finish within {} s; in-flight messages become in doubt when their claims expire", grace.as_secs());
+            let text = format!("the worker did not finish within {} s; messages in flight will be in doubt when their claims expire", grace.as_secs());
             Err(Failure::Outside(text))
         }
     }

@@ -5,14 +5,14 @@ use crate::campaign::{CampaignId, CampaignState};
 /// An error of a ledger.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The store cannot be read or written. Sending stops.
-    #[error("the store {0}")]
+    /// The ledger (a store or Redis) cannot be read or written. Sending stops.
+    #[error("the ledger {0}")]
     Storage(String),
     /// Redis is unreachable or rejects writes. Sending stops until it accepts them.
     #[error("Redis {0}")]
     Away(String),
     /// The store does not exist.
-    #[error("no such store: {0}; nothing was sent from here yet, or --store FILE or store.path is wrong")]
+    #[error("no such store: {0}; either nothing was sent from here yet, or --store or store.path is wrong")]
     NoStore(String),
     /// Another process sends from this store.
     #[error("{0}")]

@@ -88,7 +88,7 @@ impl BatchRecord {
         let (head, body) = bytes.split_at_checked(HEAD).ok_or_else(damaged)?;
         let (revision, layout) = (revision(head).ok_or_else(damaged)?, head[HEAD - 1]);
         if layout != LAYOUT {
-            let text = format!("has a record of layout {layout}, and this flowcast reads layout {LAYOUT}");
+            let text = format!("has a record of layout {layout}, but this flowcast reads layout {LAYOUT}");
             return Err(LedgerError::Storage(text));
         }
         let stored: Stored = postcard::from_bytes(body).map_err(|_| damaged())?;

@@ -349,7 +349,7 @@ mod tests {
             (2, doubt(DoubtCause::HttpStatus(502))).into(),
         ];
         claims::record(ledger, &id(), 0, claim.token, outcomes).await.unwrap();
-        let expected = [EARLIER.1, "the connection dropped before the provider answered", "HTTP 502"];
+        let expected = [EARLIER.1, "the connection broke before the provider responded", "HTTP 502"];
         let shown = |lines: &[ReportLine]| -> Vec<_> {
             assert!(lines.iter().all(|line| line.state == MessageState::InDoubt && line.code.is_none()));
             lines.iter().map(|line| line.detail.clone().unwrap_or_default()).collect()

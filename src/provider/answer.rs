@@ -392,7 +392,7 @@ mod tests {
         );
         assert_eq!(
             doubt(foreign(202)),
-            of(DoubtCause::UnreadableBody(202), "HTTP 202, with a body that can't be read")
+            of(DoubtCause::UnreadableBody(202), "HTTP 202, with an unreadable body")
         );
     }
 

@@ -34,7 +34,7 @@ pub(super) const KALEYRA: Kind = Kind {
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
-    console: "a profile for the status of outgoing messages (POST, JSON) with the fields ref, message_id, status, recipient, timestamp, code and message, its id as callback_profile_id; one for incoming messages (GET) with the address and ?from=<from>&type=<type>&body=<body>&reply_to=<reply_to>&created_at=<created_at>&custom_response=<custom_response>; with an HTTP header of yours in both and the same as callback_header each of them proves itself",
+    console: "create a profile for the status of outgoing messages (POST, JSON) with the fields ref, message_id, status, recipient, timestamp, code and message, and set callback_profile_id to its id; create a profile for incoming messages (GET) whose URL ends with ?from=<from>&type=<type>&body=<body>&reply_to=<reply_to>&created_at=<created_at>&custom_response=<custom_response>; to authenticate callbacks, add an HTTP header to both profiles, and set callback_header to the same header",
     unknown_sender: Some("WA401"),
     open: |base, credentials| Ok(Box::new(Kaleyra::new(base, credentials)?)),
 };
@@ -85,7 +85,7 @@ impl Kaleyra {
 impl Provider for Kaleyra {
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         if job.status_callback.is_some() && !takes_reports {
-            let message = "Kaleyra accepts no callback address with a message; with http.public_url flowcast receives its reports and forwards them there";
+            let message = "Kaleyra accepts no callback URL with a message; set http.public_url, so that flowcast receives the reports and forwards them";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
         if job.custom_data.is_some() && job.extra_info.ref1.is_some() {
@@ -171,7 +171,7 @@ impl Provider for Kaleyra {
 fn of_template(job: &Job) -> Result<(), Vec<Problem>> {
     let Some(template) = job.message.get("template") else { return Ok(()) };
     let Some(components) = template.get("components").and_then(Value::as_array) else {
-        let more = " (Kaleyra's documentation); [] where the template has no variables";
+        let more = " (Kaleyra's documentation); use [] if the template has no variables";
         return Err(vec![Problem::missing("/message/template", "components", more)]);
     };
     let lacks = |component: &Value| component.get("parameters").is_none();

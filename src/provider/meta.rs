@@ -28,7 +28,7 @@ pub(super) const META: Kind = Kind {
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
-    console: "subscribe it to the field messages; with the app's secret as app_secret each webhook proves itself",
+    console: "subscribe it to the field messages; to authenticate webhooks, set app_secret to the app's secret",
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Meta::new(base, credentials)?)),
 };
@@ -59,7 +59,7 @@ impl Provider for Meta {
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
         if job.status_callback.is_some() && !takes_reports {
-            let message = "Meta accepts no callback address with a message; with http.public_url flowcast receives its reports and forwards them there";
+            let message = "Meta accepts no callback URL with a message; set http.public_url, so that flowcast receives the reports and forwards them";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
         let first = json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" });

@@ -174,7 +174,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 /// Appends path segments to a base URL, each escaped, so that no id can change the path.
 fn address<'s>(base: &Url, steps: impl IntoIterator<Item = &'s str>) -> Result<Url, String> {
     if !base.username().is_empty() || base.password().is_some() {
-        return Err("base_url must not hold credentials; set them as keys of the account".into());
+        return Err("base_url must not contain credentials; set them as keys of the account".into());
     }
     let mut url = base.clone();
     url.path_segments_mut()

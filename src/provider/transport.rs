@@ -156,7 +156,7 @@ impl Transport {
                         Failure::NotSent(format!("cannot connect to the provider: {}", root_cause(&error)))
                     }
                     (false, true) => {
-                        let detail = format!("the provider did not answer within {seconds} s");
+                        let detail = format!("the provider did not respond within {seconds} s");
                         Failure::MayBeSent(Doubt { cause: DoubtCause::NoResponse, detail })
                     }
                     (false, false) => Failure::MayBeSent(DoubtCause::ConnectionLost.into()),
@@ -392,7 +392,7 @@ mod tests {
             std::future::pending::<()>().await;
         })
         .await;
-        let detail = "the provider did not answer within 1 s".to_owned();
+        let detail = "the provider did not respond within 1 s".to_owned();
         assert_eq!(result, Err(Failure::MayBeSent(Doubt { cause: DoubtCause::NoResponse, detail })));
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 
-/// Queue of batches in memory. The planner keeps it short.
+/// A queue of batches in memory. The planner keeps it short.
 #[derive(Clone, Default)]
 pub struct Local {
     shared: Arc<LocalState>,
@@ -22,10 +22,10 @@ struct LocalState {
     held: AtomicU64,
 }
 
-/// Receipt of a delivered batch.
+/// The receipt of a delivered batch.
 pub struct Receipt {
     shared: Arc<LocalState>,
-    /// Batch that is requeued when the receipt is dropped.
+    /// The batch that is requeued when the receipt is dropped.
     batch: Option<QueuedBatch>,
 }
 

@@ -2,28 +2,28 @@
 
 use crate::campaign::CampaignId;
 
-/// Data of a postponed job.
+/// The data of a postponed job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Postponed {
-    /// Time at which it was first postponed, in milliseconds since 1970.
+    /// The time at which it was first postponed, in milliseconds since 1970.
     pub since: i64,
-    /// Id under which a job without an id is registered, so that a duplicate becomes no second campaign.
+    /// The id under which a job without an id is registered, so that a duplicate does not become a second campaign.
     pub id: CampaignId,
 }
 
-/// Job in the dead-letter queue.
+/// A job in the dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Body of the job.
+    /// The body of the job.
     pub data: Vec<u8>,
-    /// Reason why it was refused.
+    /// The reason why it was refused.
     pub error: String,
-    /// JSON pointer to the place in the job.
+    /// The JSON pointer to the place in the job.
     pub pointer: String,
 }
 
 impl DeadLetter {
-    /// Returns a name from its content, because its position in the queue changes.
+    /// Returns a name that is derived from its content, because its position in the queue changes.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.error.as_bytes()).update(b"\n").update(&self.data);
@@ -31,24 +31,24 @@ impl DeadLetter {
     }
 }
 
-/// Action on dead letters.
+/// An action on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadLetterAction {
-    /// Move to the queue of jobs.
+    /// Moves them to the queue of jobs.
     Requeue,
-    /// Delete.
+    /// Deletes them.
     Discard,
 }
 
-/// Report to forward.
+/// A report to forward.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forwarded {
-    /// Id, the same at each attempt.
+    /// The id, which is the same at each attempt.
     pub id: String,
-    /// URL of the receiver.
+    /// The URL of the receiver.
     pub url: String,
-    /// Body, as the provider sent it.
+    /// The body, as the provider sent it.
     pub body: Vec<u8>,
-    /// Attempts so far.
+    /// The number of attempts so far.
     pub tries: u32,
 }

@@ -19,14 +19,14 @@ pub use rabbitmq::RabbitMq;
 
 use crate::campaign::{Batch, CampaignId};
 
-/// Batch in a queue.
+/// A batch in a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuedBatch {
-    /// Batch as it was planned.
+    /// The batch as it was planned.
     pub batch: Batch,
-    /// Indexes of the messages that are still to be sent.
+    /// The indexes of the messages that are still to be sent.
     pub left: Vec<u8>,
-    /// Attempts that failed for a transient reason.
+    /// The number of attempts that failed for a transient reason.
     pub attempt: u32,
 }
 
@@ -38,33 +38,33 @@ impl QueuedBatch {
     }
 }
 
-/// Error of a queue.
+/// An error of the queue.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the queue {}", self.why())]
+#[error("RabbitMQ {}", self.why())]
 pub enum QueueError {
-    /// Permanent refusal by the broker: a person has to change its configuration.
+    /// A permanent refusal by the broker: an operator has to change its configuration.
     Refused(String),
-    /// Transient error.
+    /// A transient error.
     Failed(String),
-    /// Timeout.
+    /// A timeout.
     Silent,
 }
 
 impl QueueError {
-    /// Returns the cause, as a sentence without its subject, the queue.
+    /// Returns the cause, as a sentence without its subject, RabbitMQ.
     pub fn why(&self) -> &str {
         match self {
             Self::Refused(why) | Self::Failed(why) => why,
-            Self::Silent => "does not answer",
+            Self::Silent => "does not respond",
         }
     }
 }
 
-/// Queue of a campaign's batches.
+/// The queue of a campaign's batches.
 pub trait Queue: Clone + Send + Sync + 'static {
-    /// Receipt of a delivered batch, to acknowledge or to delay it. The batch is requeued when the receipt is dropped.
+    /// The receipt of a delivered batch, which acknowledges or delays it. The batch is requeued when the receipt is dropped.
     type Receipt: Send;
-    /// Home of the queues of all campaigns.
+    /// The owner of the queues of all campaigns.
     type Home: Clone + Send + Sync + 'static;
     /// Whether batches survive the process that published them.
     const DURABLE: bool;
@@ -83,7 +83,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// Acknowledges a batch.
     fn acknowledge(&self, receipt: Self::Receipt) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Requeues a batch, as it is now, after about `wait`.
+    /// Requeues a batch in its current state after about `wait`.
     fn delay(
         &self,
         receipt: Self::Receipt,
@@ -91,13 +91,13 @@ pub trait Queue: Clone + Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Returns the number of batches that wait, without delayed ones.
+    /// Returns the number of waiting batches, without the delayed ones.
     fn waiting(&self) -> impl Future<Output = Result<u64, QueueError>> + Send;
 
     /// Returns the number of this worker's unacknowledged or delayed batches.
     fn held(&self) -> u64;
 
-    /// Stops consuming; requeues what is not acknowledged.
+    /// Stops consuming; requeues unacknowledged batches.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
     /// Deletes the queue with all batches.

@@ -124,7 +124,7 @@ async fn master(
     // Queried each time: an isolated sentinel may name an earlier master.
     let mut asked = Sentinel::build(sentinels.to_vec())?;
     let named = tokio::time::timeout(MASTER_TIMEOUT, asked.async_master_for(service, Some(node))).await;
-    named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel named a master that answers").into()))
+    named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel knows a master that responds").into()))
 }
 
 async fn open_nodes(nodes: &[SecretString]) -> Result<Connection, RedisError> {

@@ -76,7 +76,7 @@ pub(super) fn passes(error: &RedisError) -> bool {
 pub(super) fn words(error: &RedisError) -> String {
     let mut text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
-        (None, Some(detail)) if error.is_io_error() => format!("refuses the connection: {detail}"),
+        (None, Some(detail)) if error.is_io_error() => format!("connection failed: {detail}"),
         _ => error.to_string(),
     };
     let remedy = match error.code() {
@@ -88,7 +88,7 @@ pub(super) fn words(error: &RedisError) -> String {
         Some("NOPERM") => {
             Some("give the user what deploy/redis/users.acl has, on keys flowcast:* and {flowcast:*")
         }
-        _ if error.is_connection_refusal() => Some("is it running, and is redis.url right?"),
+        _ if error.is_connection_refusal() => Some("is it running, and is redis.url correct?"),
         _ => None,
     };
     if let Some(remedy) = remedy {

@@ -1,9 +1,12 @@
-//! The funnel of a campaign: how many of its accepted messages were sent, delivered, read and answered.
+//! The funnel of a campaign: how many of its accepted messages were sent, delivered, read and replied to.
 
 use std::time::Duration;
 
 use crate::campaign::delivery::STEPS;
 use crate::ledger::Campaign;
+
+/// Names of the steps, as users see them. [`STEPS`] has the stored names.
+const NAMES: [&str; STEPS.len()] = ["sent", "delivered", "read", "replied"];
 
 /// The funnel of a campaign.
 pub struct Funnel {
@@ -41,7 +44,7 @@ impl From<&Campaign> for Funnel {
         let steps = std::array::from_fn(|nth| {
             let time = |share| campaign.took[nth].quantile(share).map(Duration::from_millis);
             FunnelStep {
-                name: STEPS[nth],
+                name: NAMES[nth],
                 count: counts[nth],
                 times: time(0.5).zip(time(0.95)).map(|(median, most)| [median, most]),
             }

@@ -111,7 +111,7 @@ fn mistyped_placeholders_are_reported_with_the_right_form() {
         ("Dear {{ First Name }}", "use {{ First_Name }}"),
         ("Dear {{ first name | title }}", "use {{ first_name | title }}"),
         ("Dear {{1}}", "{{1}} is a placeholder of WhatsApp Manager"),
-        ("Row {{ row }}", "could be the audience's column or flowcast's own value; rename the column"),
+        ("Row {{ row }}", "is both a column of the audience and a built-in value; rename the column"),
     ] {
         let error = check_refused(&world, &text_job(body, &csv()));
         assert!(error.contains(part), "{body}: {error}");

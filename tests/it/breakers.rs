@@ -45,7 +45,7 @@ async fn an_account_without_balance_holds_its_campaigns_and_releases_them_automa
     for status in [status, second] {
         let reason = status["reason"].as_str().unwrap();
         assert!(
-            reason.starts_with("account main is held; a worker retries it automatically: HTTP 400: E110"),
+            reason.starts_with("account main is held until a probe request succeeds: HTTP 400: E110"),
             "{reason}"
         );
         assert!(reason.contains("top up the account"), "{reason}");

@@ -614,7 +614,7 @@ async fn messages_that_a_throttled_flow_did_not_deliver_are_sent_again_by_retry(
     let status = world.fleet.status("c1");
     assert_eq!(status["delivery"]["failed"], 1, "{status}");
     let retried = world.fleet.ok(&["retry", "c1", "--code", "132069"]).await.out;
-    assert!(retried.contains("1 message sent again"), "{retried}");
+    assert!(retried.contains("1 message will be sent again"), "{retried}");
     // The values are read from the audience again; the first message of a throttled flow is sent without a delay.
     until("the message to be sent again", || provider.requests().concat().len() == 4).await;
     let status = world.fleet.until_state("c1", "completed").await;
@@ -765,7 +765,7 @@ async fn doubts_show_their_age_and_an_operators_decision_is_logged() {
     let text = world.flowcast(&["status", "c1"]).out;
     assert!(text.contains("3 in doubt, waiting for delivery reports, the oldest for "), "{text}");
     let aged = world.flowcast(&["resolve", "c1", "--abandon", "--older-than", "2h"]).out;
-    assert!(aged.contains("0 messages given up"), "{aged}");
+    assert!(aged.contains("0 messages abandoned"), "{aged}");
     assert_eq!(world.status("c1")["counts"]["in_doubt"], 3);
     world.flowcast(&["resolve", "c1", "--abandon"]);
     let text = world.flowcast(&["status", "c1"]).out;

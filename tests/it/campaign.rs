@@ -296,7 +296,7 @@ fn a_check_shows_the_price_if_the_account_has_prices() {
     let ended = priced("India = 2");
     assert_eq!(ended.status, Some(2), "{ended:?}");
     assert!(
-        ended.err.contains("accounts.main.prices") && ended.err.contains("first digits"),
+        ended.err.contains("accounts.main.prices") && ended.err.contains("number prefix"),
         "{}",
         ended.err
     );

@@ -114,6 +114,9 @@ async fn doctor_reports_how_far_the_clocks_are_apart() {
     shift(&mut command, 3600);
     let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&ended.stdout);
-    assert!(text.contains("s apart: campaigns use Redis' clock; run an NTP client on both"), "{text}");
+    assert!(
+        text.contains("s apart; campaigns use Redis' clock: run an NTP client on both machines"),
+        "{text}"
+    );
     assert_eq!(ended.status.code(), Some(1));
 }

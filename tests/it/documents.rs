@@ -1570,7 +1570,7 @@ async fn a_check_warns_of_content_that_is_not_shown_and_fetches_stickers_only_on
         assert_eq!(check(sticker(name), true).await, [""; 0], "{name}");
     }
     for (name, expected) in [
-        ("heavy.webp", "more than the 100 KB"),
+        ("heavy.webp", "more than 100 KB, the maximum for a still sticker"),
         ("small.webp", "serves 96 x 96 pixels"),
         ("page.webp", "serves \\\"text/html\\\""),
         ("gone.webp", "responds with 404"),

@@ -277,7 +277,7 @@ async fn a_campaign_is_paused_resumed_and_cancelled() {
     until("nothing in flight", || fleet.status("c1")["counts"]["sending"] == 0).await;
     let sent = sandbox.count();
     let status = fleet.status("c1");
-    assert_eq!((&status["state"], &status["reason"]), (&json!("paused"), &json!("paused by a person")));
+    assert_eq!((&status["state"], &status["reason"]), (&json!("paused"), &json!("paused by an operator")));
     assert_eq!(status["counts"]["accepted"], sent);
     // When another campaign is completed, the workers have checked all campaigns.
     let mut other =
@@ -326,7 +326,7 @@ async fn rejected_messages_are_sent_again_without_the_audience() {
     worker.exit_status().await;
     let _worker = fleet.worker();
     let ended = fleet.ok(&["retry", "c1", "--code", "no-such-code"]).await;
-    assert!(ended.out.contains("0 messages sent again"), "{ended:?}");
+    assert!(ended.out.contains("0 messages will be sent again"), "{ended:?}");
     let ended = fleet.ok(&["retry", "c1", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()["messages"], 100);
     until("all messages to be accepted", || fleet.status("c1")["counts"]["accepted"] == 1000).await;
@@ -358,7 +358,7 @@ async fn messages_of_a_dead_worker_are_in_doubt_until_an_operator_decides() {
     assert_eq!(provider.requests().len(), 3, "messages in doubt must not be sent again automatically");
     let listed = fleet.ok(&["report", "c1", "--state", "in_doubt"]).await.out;
     assert_eq!(listed.lines().count(), 101);
-    assert!(listed.contains("its claim ran out"), "{listed}");
+    assert!(listed.contains("its claim expired"), "{listed}");
     fleet.ok(&["resolve", "c1", "--resend"]).await;
     until("all messages to be accepted", || fleet.status("c1")["counts"]["accepted"] == 300).await;
     assert_eq!(provider.times(&phone(1)) + provider.times(&phone(101)) + provider.times(&phone(201)), 4);

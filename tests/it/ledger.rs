@@ -441,7 +441,7 @@ async fn outcomes_are_recorded_and_counted(store: impl Store) {
     assert_eq!((lines[1].code.as_deref(), lines[1].detail.as_deref()), (Some("400"), Some("bad number")));
     // Only the cause of a doubt is kept, because the details may differ for each message.
     let (code, detail) = (lines[3].code.as_deref(), lines[3].detail.as_deref());
-    assert_eq!((code, detail), (None, Some("the provider did not answer in time")));
+    assert_eq!((code, detail), (None, Some("the provider did not respond in time")));
     let texts = ledger.texts(&id()).await.unwrap();
     assert!(texts.contains_key(&("in_doubt".into(), "no_response".into())), "{texts:?}");
 }
@@ -1524,7 +1524,7 @@ async fn messages_in_doubt_are_found_among_all_messages(store: impl Store) {
     }
     let found = doubts::first(&ledger, &id(), 10).await.unwrap();
     assert_eq!(found.iter().map(|line| (line.row, line.state)).collect::<Vec<_>>(), [(3, InDoubt)]);
-    assert_eq!(found[0].detail.as_deref(), Some("the provider did not answer in time"));
+    assert_eq!(found[0].detail.as_deref(), Some("the provider did not respond in time"));
     assert!(found[0].updated_at.is_some());
     assert_eq!(doubts::first(&ledger, &id(), 0).await.unwrap(), []);
 }
@@ -1742,7 +1742,7 @@ fn the_database_of_another_program_is_refused_and_unchanged() {
     let before = std::fs::read(&path).unwrap();
     for access in [Access::Send, Access::Read] {
         let error = Sqlite::open(&path, access).err().unwrap();
-        assert!(error.to_string().contains("is not a flowcast store"), "{error}");
+        assert!(error.to_string().contains(": not a flowcast store"), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

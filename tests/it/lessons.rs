@@ -83,7 +83,7 @@ async fn a_campaign_interrupted_before_its_first_message_resumes() {
     world.write_config(&url, "");
     let is_scheduled = || {
         let ended = world.flowcast(&["status", "c1", "--json"]);
-        ended.status == Some(0) && ended.out.contains("its schedule opens at")
+        ended.status == Some(0) && ended.out.contains("sending starts at")
     };
     let ended = run_and_interrupt(&world, Signal::SIGINT, is_scheduled).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
@@ -118,7 +118,7 @@ async fn the_send_window_holds_and_the_status_says_so() {
     world.write_job(&job_with("/schedule", json!({ "window": window })));
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
-    let says_why = || world.flowcast(&["status", "c1", "--json"]).out.contains("its schedule opens at");
+    let says_why = || world.flowcast(&["status", "c1", "--json"]).out.contains("sending starts at");
     let ended = run_and_interrupt(&world, Signal::SIGINT, says_why).await;
     assert_eq!((ended.status, sandbox.taken().len()), (Some(3), 0));
 }

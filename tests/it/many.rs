@@ -65,7 +65,7 @@ async fn waiting_campaigns_cost_few_redis_commands_and_delay_no_other_campaign()
             .unwrap()
     };
     for nth in 0..CAMPAIGNS {
-        until("all campaigns to wait", || reason(nth).is_some_and(|reason| reason.contains("opens at")))
+        until("all campaigns to wait", || reason(nth).is_some_and(|reason| reason.contains("starts at")))
             .await;
     }
     // The commands of the registrations end when no worker supervises the campaigns any more.

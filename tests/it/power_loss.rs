@@ -244,7 +244,7 @@ async fn redis_is_backed_up_and_restored_as_documented() {
     redis.restart();
     let output = run_documented_block(&fleet, "recover", &redis).await;
     assert!(
-        output.contains("campaign c1: running, ") && output.contains("that may have been sent are in doubt"),
+        output.contains("campaign c1: running, ") && output.contains("in doubt because they may have been sent"),
         "{output}"
     );
     let (_worker, _folder) = worker_on_another_machine(&fleet);
@@ -360,7 +360,7 @@ async fn an_emptied_redis_causes_no_second_message_and_keeps_opt_outs() {
     fleet.until_state("c1", "held").await;
     let sent = sandbox.count();
     let recovered = fleet.ok(&["recover", "c1"]).await;
-    assert!(recovered.out.contains("that may have been sent are in doubt"), "{recovered:?}");
+    assert!(recovered.out.contains("in doubt because they may have been sent"), "{recovered:?}");
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
     let count = |state: &str| status["counts"][state].as_u64().unwrap();
     // No message was sent twice, and after the recovery none was sent at all.

@@ -41,7 +41,7 @@ impl SharedStrings {
 
     fn push(&mut self, text: &str) -> Result<(), String> {
         if self.bytes.len() + text.len() > TEXTS || self.ends.len() >= COUNT {
-            return Err(format!("its texts are more than {} MiB, or {COUNT}", TEXTS >> 20));
+            return Err(format!("it has more than {} MiB of texts, or more than {COUNT} texts", TEXTS >> 20));
         }
         // Grow in fixed steps: doubling would need three times the memory for a moment.
         if self.bytes.capacity() < self.bytes.len() + text.len() {
@@ -290,7 +290,7 @@ pub(super) fn cells<R: Read>(
             }
         }
     }
-    Err(WorkbookError::Broken("its sheet does not end".into()))
+    Err(WorkbookError::Broken("its sheet is incomplete".into()))
 }
 
 /// Parses `B7` as row 6 and column 1, within the limits of a sheet.

@@ -123,7 +123,7 @@ impl<R: Read> Xml<R> {
             Event::Start(start) => {
                 self.depth += 1;
                 if self.depth > DEPTH {
-                    return Err(format!("its elements are nested more than {DEPTH} deep"));
+                    return Err(format!("its elements are nested more than {DEPTH} levels deep"));
                 }
                 Piece::Open(Element(start))
             }
@@ -139,10 +139,13 @@ impl<R: Read> Xml<R> {
                     character.encode_utf8(&mut self.character)
                 } else {
                     let name = reference.decode().map_err(|error| malformed(&error))?;
-                    resolve_predefined_entity(&name).ok_or_else(|| format!("it has an entity {name:?}"))?
+                    resolve_predefined_entity(&name)
+                        .ok_or_else(|| format!("it has an unknown entity {name:?}"))?
                 }))
             }
-            Event::DocType(_) => return Err("it has a document type, which no workbook has".into()),
+            Event::DocType(_) => {
+                return Err("it has a document type declaration, which a workbook must not have".into());
+            }
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => Piece::Nothing,
         }))
     }

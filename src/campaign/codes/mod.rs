@@ -1,4 +1,4 @@
-//! The codes of providers, delivery reports and flowcast: their meaning, what flowcast does, and what a person can
+//! The codes of providers, delivery reports and flowcast: their meaning, what flowcast does, and what the user can
 //! do.
 //!
 //! One table is used for providers' responses, `flowcast explain`, reports and `docs/reference/codes.md`.
@@ -31,7 +31,7 @@ pub struct Code {
 pub enum Source {
     /// Exotel's delivery reports (document 001).
     Exotel,
-    /// Kaleyra's answers (document 002).
+    /// Kaleyra's responses (document 002).
     Kaleyra,
     /// Meta's Cloud API; the providers forward its codes.
     Meta,
@@ -123,7 +123,7 @@ impl Effect {
             Self::HoldFlow => "holds every campaign with this flow",
             Self::HoldCampaign => "holds the campaign",
             Self::HoldFlows => {
-                "holds every campaign that sends flows from the number; if the campaign sends no flow, the account"
+                "holds every campaign that sends flows from the number; if the campaign sends no flow, holds the account"
             }
             Self::HoldSender => "holds every campaign that sends from the number",
             Self::HoldAccount => "holds the account and all its campaigns",

@@ -649,7 +649,7 @@ pub const CODES: &[Code] = &[
         ("132069", "Flow is throttled"),
         (SlowFlow, Wait),
         "The flow is throttled to 10 messages an hour because its endpoint is unhealthy.",
-        "fix the flow's endpoint; flowcast sends slowly until then. To send messages again that a report failed: flowcast retry ID --code 132069.",
+        "fix the flow's endpoint; flowcast sends slowly until then. To resend messages that were accepted but not delivered: flowcast retry ID --code 132069.",
     ),
     code(
         Meta,
@@ -737,14 +737,14 @@ pub const CODES: &[Code] = &[
         ("duplicate", ""),
         PERSON,
         "An earlier row has the same number.",
-        "nothing to do: the recipient gets one message.",
+        "nothing to do; the recipient gets one message.",
     ),
     code(
         Flowcast,
         ("suppressed", ""),
         PERSON,
         "The number is on the suppression list.",
-        "remove it from the list; flowcast suppress list shows the suppression list.",
+        "remove the number from your list; flowcast suppress list shows the suppression list.",
     ),
     code(
         Flowcast,

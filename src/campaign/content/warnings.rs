@@ -15,8 +15,8 @@ pub fn warnings(message: &Value) -> Vec<Problem> {
     {
         warn(
             "/text/preview_url",
-            "shows no preview: the body has no http:// or https:// address with a host name, and IP addresses do not \
-             count (Exotel's documentation)",
+            "shows no preview: the body needs an http:// or https:// address with a host name instead of an IP address \
+             (Exotel's documentation)",
         );
     }
     if let Some(link) = text("/sticker/link")
@@ -35,7 +35,7 @@ pub fn warnings(message: &Value) -> Vec<Problem> {
     {
         warn(
             "/document/filename",
-            "has no extension, which says how WhatsApp shows the document (Exotel's documentation)",
+            "has no extension, which decides how WhatsApp shows the document (Exotel's documentation)",
         );
     }
     if text("/location/address").is_some() && text("/location/name").is_none() {

@@ -25,7 +25,7 @@ fn not_empty(text: &str) -> Result<(), String> {
 
 const ID: Rule = Rule::Parsed {
     check: reads::<CampaignId>,
-    about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; without one a UUIDv7 is given",
+    about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; by default a UUIDv7",
     spelled: Spelled::As(CampaignId::PATTERN),
 };
 const SENDER: Rule = Rule::Parsed {
@@ -38,7 +38,7 @@ const SENDER: Rule = Rule::Parsed {
 };
 const RATE: Rule = Rule::Parsed {
     check: reads::<Rate>,
-    about: "a limit, as 80/s or 200/min,burst=20",
+    about: "a limit, e.g. 80/s or 200/min,burst=20",
     spelled: Spelled::As(Rate::PATTERN),
 };
 const TIME: Rule = Rule::Parsed {
@@ -53,7 +53,7 @@ const TIME: Rule = Rule::Parsed {
 };
 const CLOCK: Rule = Rule::Parsed {
     check: |text| reads::<jiff::civil::Time>(text).map_err(|_| "must be a time of day, e.g. 09:00".into()),
-    about: "a time of day, as 09:00",
+    about: "a time of day, e.g. 09:00",
     spelled: Spelled::As(r"^(.*[Tt _])?[0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?([+-].*)?(\[.*\])*$"),
 };
 const ZONE: Rule = Rule::Parsed {
@@ -73,7 +73,7 @@ const REGION: Rule = Rule::Parsed {
             Err("must be a two-letter region in capitals, e.g. IN".into())
         }
     },
-    about: "a two-letter region (ISO 3166), as IN",
+    about: "a two-letter region (ISO 3166), e.g. IN",
     spelled: Spelled::InAnyCase(PhoneParser::regions),
 };
 const DELIMITER: Rule = Rule::Parsed {

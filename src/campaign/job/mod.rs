@@ -180,11 +180,11 @@ impl Job {
         if let Some(version) = document.get("version").and_then(Value::as_u64)
             && version != 1
         {
-            let message = format!("{version} is not known; this flowcast reads version 1");
+            let message = format!("unknown version {version}; this flowcast reads version 1");
             return Err(vec![Problem::new("/version", message)]);
         }
         if let Value::String(_) = document {
-            let message = "must be an object, not a text; was the job turned into JSON twice?";
+            let message = "must be an object, not a text; was the job encoded as JSON twice?";
             return Err(vec![Problem::new("", message)]);
         }
         let findings = rules::check(&Rule::Object(form::JOB), &document, "");

@@ -15,7 +15,7 @@ pub enum PhoneError {
     #[error("the cell contains more than one number; keep one")]
     Several,
     /// `022 2489 3147 ext. 12`: `WhatsApp` cannot reach an extension.
-    #[error("the number has an extension, which WhatsApp cannot reach; use the person's own number")]
+    #[error("the number has an extension, which WhatsApp cannot reach; use the recipient's direct number")]
     Extension,
     /// Letters and the like.
     #[error("the phone number contains invalid characters")]

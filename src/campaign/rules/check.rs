@@ -150,10 +150,7 @@ fn walk_any_object(map: &Map<String, Value>, pointer: &str, findings: &mut Findi
         let place = step(pointer, key);
         if key.len() > LONGEST_NAME && key.chars().count() > LONGEST_NAME {
             let most = LONGEST_NAME;
-            findings.problem(
-                &place,
-                format!("its name has more than the {most} characters that flowcast allows"),
-            );
+            findings.problem(&place, format!("its name has more than {most} characters"));
         }
         walk_any(value, &place, findings);
     }
@@ -224,7 +221,7 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
         Some(other) => findings.problem(&place, format!("must be a text, not {}", kind(other))),
         None => {
             let known = words().collect::<Vec<_>>().join(", ");
-            findings.problems.add(Problem::missing(pointer, tag, &format!("; it is one of {known}")));
+            findings.problems.add(Problem::missing(pointer, tag, &format!("; use one of {known}")));
         }
     }
 }

@@ -77,7 +77,7 @@ impl Template {
                 let is_both = |name: &&str| BUILT_IN.contains(name) && columns.find(name).is_ok();
                 let named = operators::names(text).into_iter().find(is_both);
                 let problem = named.map(|name| {
-                    let why = format!("{{{{ {name} }}}} could be the audience's column or flowcast's own value; rename the column");
+                    let why = format!("{{{{ {name} }}}} is both a column of the audience and a built-in value; rename the column");
                     Problem::new(pointer, why)
                 });
                 problem.into_iter().collect()

@@ -276,7 +276,7 @@ pub(super) fn evaluate(
     if value.is_undefined() || value.is_none() {
         return Err(Cause::Missing(missing()));
     }
-    serde_json::to_value(&value).map_err(|_| Cause::Failed("its value is no JSON".into()))
+    serde_json::to_value(&value).map_err(|_| Cause::Failed("its value cannot be JSON".into()))
 }
 
 /// A buffer that does not grow beyond [`VALUE`].

@@ -1,4 +1,4 @@
-//! Writes that the ledger lost: restored from a journal, or in doubt.
+//! A batch of which the ledger lost writes: they are restored from a journal, or its messages are in doubt.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -8,9 +8,9 @@ use crate::ledger::Outcome;
 use crate::ledger::record::{BatchRecord, Message};
 
 impl BatchMachine<'_> {
-    /// Puts messages in doubt that the ledger knows as never claimed.
+    /// Marks pending messages that were never claimed, as far as the ledger knows, as in doubt.
     ///
-    /// For a ledger that lost recent writes: another worker may have sent them.
+    /// The ledger lost recent writes, so another worker may have sent them.
     pub(in crate::ledger) fn mark_unreported_in_doubt(&mut self, places: &[u8]) {
         for place in places {
             if let Some(message) = self.record.message(*place).copied()

@@ -9,11 +9,12 @@ use crate::ledger::record::{BatchRecord, Message};
 use crate::ledger::{ABANDONED, Decision, Outcome};
 
 /// Text of [`ABANDONED`] messages.
-const ABANDONED_TEXT: &str = "was in doubt and was abandoned; it may have been delivered";
+const ABANDONED_TEXT: &str =
+    "an operator abandoned the message, which was in doubt and may have been delivered";
 /// Text of messages that were pending when their campaign was cancelled.
-const CANCELLED: &str = "the campaign was cancelled first";
+const CANCELLED: &str = "the campaign was cancelled before the message was sent";
 /// Text of messages that were pending when their campaign expired.
-pub(crate) const EXPIRED: &str = "the campaign's expires_at passed first";
+pub(crate) const EXPIRED: &str = "the campaign's expires_at passed before the message was sent";
 /// Code of recipients who get enough marketing messages already, and for how long a retry would be rejected again. Until
 /// then a retry includes such messages only if it names the code.
 const RESTING: (&str, Duration) = ("131049", Duration::from_hours(24));

@@ -1,17 +1,17 @@
-//! Writes that Redis lost: detected, restored from journals, or reported.
+//! Writes that Redis lost: detected, restored from journals, or reported as a gap.
 //!
 //! After a power loss, a failover or a restored backup, Redis has the data of an earlier time and does not report it. But
 //! it has a new replication id, which identifies an epoch of the data. A campaign stores the epoch (field `history`) in
 //! which all its writes are known to exist; in another epoch no claim is granted (`swap.lua`). Then:
 //!
-//! 1. Each worker of the campaign compares its recent writes (`journal.rs`) with Redis, restores lost ones, and reports
-//!    that with its heartbeat.
+//! 1. Each worker of the campaign compares its recent writes (`journal.rs`) with Redis, restores the lost ones, and
+//!    reports with its heartbeat that it is done.
 //! 2. Redis always loses the most recent writes. So a journal that reaches back to the worker's last heartbeat in
-//!    Redis contains everything that the worker lost.
-//! 3. The journal of a dead worker is compared by a worker on the same machine.
-//! 4. When all workers are compared, the campaign gets the new epoch and continues.
+//!    Redis contains every write of the worker that Redis lost.
+//! 3. A worker on the same machine compares the journal of a dead worker.
+//! 4. When all journals are compared, the campaign gets the new epoch and continues.
 //!
-//! If a journal is missing or too short, the lost writes are unknown: that is reported as a gap, and an operator decides.
+//! If a journal is missing or too short, the lost writes are unknown: a gap is reported, and an operator decides.
 
 use std::sync::{Arc, LazyLock};
 use std::{collections::HashMap, time::Duration};

@@ -77,7 +77,7 @@ pub struct Redis {
 impl From<RedisClientError> for LedgerError {
     fn from(error: RedisClientError) -> Self {
         match error {
-            RedisClientError::Away(text) => Self::Away(format!("is away: {text}")),
+            RedisClientError::Away(text) => Self::Away(format!("is unavailable: {text}")),
             RedisClientError::Refused(text) | RedisClientError::KeyExists(text) => Self::Away(text),
         }
     }

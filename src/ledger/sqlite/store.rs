@@ -86,7 +86,7 @@ impl SqliteStore {
             }
             Kind::Store(MOVED) => {
                 return Err(broken(
-                    &"was moved to a fleet's ledger; finish the move with `flowcast migrate`, or use another file",
+                    &"moved to a fleet's ledger; finish the move with `flowcast migrate`, or use another file",
                 ));
             }
             // Also for reading: the additions do not disturb any version, not even the one that wrote it.
@@ -97,11 +97,11 @@ impl SqliteStore {
             Kind::Empty if access != Access::Read => {
                 create(&mut connection).map_err(|error| broken(&error))?;
             }
-            Kind::Empty => return Err(broken(&"has no campaigns yet")),
-            Kind::Foreign => return Err(broken(&"is not a flowcast store; use another file")),
+            Kind::Empty => return Err(broken(&"no campaigns yet")),
+            Kind::Foreign => return Err(broken(&"not a flowcast store; use another file")),
             Kind::Store(other) => {
                 return Err(broken(&format!(
-                    "has layout {other}, and this flowcast reads layout {VERSION}; use the flowcast that wrote it, or \
+                    "its layout is {other}, but this flowcast reads layout {VERSION}; use the flowcast that wrote it, or \
                      another file"
                 )));
             }
@@ -147,7 +147,7 @@ impl SqliteStore {
             let _ = sender.send(result);
         });
         tokio::task::spawn_blocking(work);
-        receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
+        receiver.await.map_err(|_| storage(&self.path, &"cannot be read"))?
     }
 
     /// Reads each row of a query.
@@ -194,7 +194,7 @@ impl SqliteStore {
             });
             CompletedWrite { broken, answer }
         });
-        let closed = || storage(&self.path, &"is closed for writing");
+        let closed = || storage(&self.path, &"closed for writing");
         self.writer.as_ref().ok_or_else(closed)?.send(work).map_err(|_| closed())?;
         receiver.await.map_err(|_| closed())?
     }
@@ -416,7 +416,7 @@ mod tests {
         connect(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
         for access in [Access::Send, Access::Read] {
             let error = SqliteStore::open(&path, access).err().unwrap().to_string();
-            assert!(error.contains("has layout 4"), "{error}");
+            assert!(error.contains("its layout is 4"), "{error}");
         }
     }
 

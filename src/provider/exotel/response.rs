@@ -123,7 +123,7 @@ fn of_messages(entries: Vec<Entry>, count: usize) -> Vec<Entry> {
         return entries;
     }
     let found = entries.len();
-    let detail = format!("the answer has {found} entries for {count} messages");
+    let detail = format!("the response has {found} entries for {count} messages");
     vec![Entry::Unknown(Doubt { cause: DoubtCause::EntryCountMismatch, detail }); count]
 }
 

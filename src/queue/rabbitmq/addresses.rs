@@ -37,10 +37,10 @@ pub(super) fn read(text: &str) -> Result<Vec<AMQPUri>, QueueError> {
         match AMQPUri::from_str(text) {
             Ok(uri) if count == 1 || !host.starts_with(['/', '?', ':']) && !host.is_empty() => Ok(uri),
             _ => Err(QueueError::Failed(if count == 1 {
-                "has an invalid address; the form is amqp://user:password@host:5672/%2f".into()
+                "has an invalid address in amqp.url; the form is amqp://user:password@host:5672/%2f".into()
             } else {
                 format!(
-                    "has an invalid address, number {} of {count}; the form is \
+                    "has an invalid address in amqp.url, number {} of {count}; the form is \
                      amqp://user:password@one:5672,two:5672/%2f, with %2C for a comma in a password",
                     nth + 1
                 )

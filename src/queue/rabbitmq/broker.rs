@@ -15,7 +15,7 @@ use crate::campaign::CampaignId;
 use crate::queue::QueueError;
 use crate::shared_connection::SharedConnection;
 
-/// Client of the broker. Clones share the connections.
+/// A client of the broker. Clones share the connections.
 #[derive(Clone)]
 pub struct Broker {
     pub(super) shared: Arc<BrokerState>,
@@ -49,12 +49,12 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Whether the broker is connected.
+    /// Returns whether the broker is connected.
     pub fn is_here(&self) -> bool {
         self.shared.is_here.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing keeps this process from consuming jobs.
+    /// Returns whether this process can consume jobs.
     pub fn takes_jobs(&self) -> bool {
         self.shared.intake.get().is_none()
     }
@@ -85,7 +85,7 @@ impl Broker {
         Err(error)
     }
 
-    /// Returns what keeps messages from being published, if anything.
+    /// Returns why messages cannot be published, if they cannot.
     pub(super) fn health_error(&self) -> Option<String> {
         if self.link.matches(|link| link.publishing.status().blocked()) {
             return Some("the broker accepts no messages, because it is short of memory or disk".into());
@@ -99,7 +99,7 @@ impl Broker {
             });
         }
         self.shared.unconfirmed.load(Ordering::Relaxed).then(|| {
-            "the broker does not confirm what is published, e.g. because most of a queue's nodes are down; a stuck queue is \
+            "the broker does not confirm published messages, e.g. because most of a queue's nodes are down; a stuck queue is \
              recreated automatically; if this persists, check the broker's log"
                 .into()
         })
@@ -111,7 +111,7 @@ impl Broker {
         Ok(answered(link.consuming.create_channel()).await??)
     }
 
-    /// Returns the connections; opens them again if they are closed.
+    /// Returns the connections; reopens closed ones.
     pub(super) async fn link(&self) -> Result<ConnectionPair, QueueError> {
         let open = |useless: Option<ConnectionPair>| {
             let shared = self.shared.clone();
@@ -155,7 +155,7 @@ impl Broker {
         answered(declaring).await?
     }
 
-    /// Closes the connections; the broker requeues what is not acknowledged.
+    /// Closes the connections; the broker requeues unacknowledged messages.
     pub async fn close(&self) {
         if let Some(link) = self.link.close() {
             link.close().await;
@@ -163,7 +163,7 @@ impl Broker {
     }
 }
 
-/// Waits for an answer of the broker, with a timeout.
+/// Waits for a response of the broker, with a timeout.
 pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, QueueError> {
     tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError::Silent)
 }

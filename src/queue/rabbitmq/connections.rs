@@ -10,29 +10,29 @@ use super::{broker::answered, consuming::ConsumerHealth, tls, topology};
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
 
-/// Interval between heartbeats, in seconds. A frozen worker is detected after two of them.
+/// The interval between heartbeats, in seconds. The broker detects a frozen worker after two intervals.
 const HEARTBEAT: u16 = 10;
-/// Timeout for connecting, and for an answer.
+/// The timeout for connecting, and for a response.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// Timeout for closing connections.
+/// The timeout for closing connections.
 pub(super) const CLOSE: Duration = Duration::from_secs(2);
-/// Time for which a person waits for the broker.
+/// The time for which a command waits for the broker.
 pub(super) const SHORT: Duration = Duration::from_secs(5);
-/// Delays before a connection is tried again.
+/// The delays before a connection is tried again.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY_DELAY);
-/// Longest delay before something is tried again.
+/// The longest delay before an operation is tried again.
 pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// State that all clones of a [`super::Broker`] share.
+/// The state that all clones of a [`super::Broker`] share.
 pub(super) struct BrokerState {
-    /// Nodes, each of which will do.
+    /// The nodes of the cluster; one connection to any of them is enough.
     pub(super) nodes: Vec<AMQPUri>,
-    /// Index of the node that is tried first the next time.
+    /// The index of the node that is tried first the next time.
     pub(super) next: AtomicUsize,
     /// Whether to wait for the broker forever.
     pub(super) patient: bool,
     pub(super) is_here: AtomicBool,
-    /// Health of the consumer of jobs.
+    /// The health of the consumer of jobs.
     pub(super) intake: ConsumerHealth,
     pub(super) unconfirmed: AtomicBool,
 }
@@ -62,7 +62,7 @@ impl BrokerState {
             }
             if !self.patient && since.elapsed() > SHORT {
                 return Err(QueueError::Failed(format!(
-                    "is unreachable: {why}; is RabbitMQ running, and is amqp.url right?"
+                    "is unreachable: {why}; is RabbitMQ running, and is amqp.url correct?"
                 )));
             }
             tokio::time::sleep(retry.next_delay()).await;
@@ -96,7 +96,7 @@ impl BrokerState {
     }
 }
 
-/// Pair of open connections, and the channel that publishes.
+/// A pair of open connections, and the channel that publishes.
 #[derive(Clone)]
 pub(super) struct ConnectionPair {
     pub(super) publishing: Arc<Connection>,
@@ -111,7 +111,7 @@ impl ConnectionPair {
             && self.publisher.status().connected()
     }
 
-    /// Closes both. lapin leaves a connection open after its last handle is dropped.
+    /// Closes both connections. lapin leaves a connection open after its last handle is dropped.
     pub(super) async fn close(self) {
         let closing = async {
             let _ = self.consuming.close(200, "done".into()).await;
@@ -129,7 +129,7 @@ pub(super) async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, Qu
     let connected = answered(tls::connect(uri, properties)).await?;
     connected.map_err(|error| {
         QueueError::Failed(if error.is_amqp_error() {
-            format!("refused the connection: {error}; are user, password and virtual host right?")
+            format!("refused the connection: {error}; are user, password and virtual host correct?")
         } else {
             error.to_string()
         })

@@ -1,4 +1,4 @@
-//! A consumer of one queue. It subscribes again when its connection is gone, or when messages wait and none is delivered.
+//! A consumer of one queue. It subscribes again after its connection broke, or when messages wait and none is delivered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,25 +14,26 @@ use crate::backoff::Backoff;
 use crate::campaign::CampaignId;
 use crate::queue::QueueError;
 
-/// Delays before a consumer is set up again. Where a queue has lost most of its nodes, RabbitMQ ends the whole connection
+/// The delays before a consumer is set up again. If a queue has lost most of its nodes, RabbitMQ closes the whole connection
 /// at each attempt.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-/// Time without a delivery after which a consumer with nothing outstanding checks whether messages wait.
+/// The time without a delivery after which a consumer without unacknowledged messages checks whether messages wait.
 const QUIET: Duration = Duration::from_secs(10);
-/// Delay before a campaign's deleted queue is created again. Mostly the campaign is over, and this worker learns that soon.
+/// The delay before a campaign's deleted queue is created again. Usually the campaign has ended, and this worker soon learns
+/// that.
 const GONE: Duration = Duration::from_secs(2);
-/// Time after which a failure is reported.
+/// The time after which a failure is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
-/// Time after which a campaign's queue that does not answer, while others do, is created again.
+/// The time after which a campaign's queue that does not respond, while others do, is created again.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Consumer of a queue.
+/// A consumer of a queue.
 pub(super) struct QueueConsumer {
     broker: Broker,
     queue: String,
-    /// Campaign of the queue, which is created if it does not exist.
+    /// The campaign of the queue, which is created if it does not exist.
     campaign: Option<CampaignId>,
-    /// Maximum of unacknowledged deliveries.
+    /// The maximum number of unacknowledged deliveries.
     prefetch: u16,
     taking: Option<Subscription>,
     declared: Option<Instant>,
@@ -40,13 +41,13 @@ pub(super) struct QueueConsumer {
     health: ConsumerHealth,
 }
 
-/// Subscription, and its channel.
+/// A subscription and its channel.
 struct Subscription {
     channel: Channel,
     consumer: Consumer,
 }
 
-/// Health of a consumer: what keeps it from consuming, if anything. Clones share it.
+/// The health of a consumer: why it cannot consume, if it cannot. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct ConsumerHealth(Arc<parking_lot::Mutex<Option<String>>>);
 
@@ -56,7 +57,7 @@ impl ConsumerHealth {
     }
 }
 
-/// Counter of an unacknowledged delivery.
+/// Counts an unacknowledged delivery until it is dropped.
 pub(super) struct Outstanding(Arc<AtomicUsize>);
 
 impl Drop for Outstanding {
@@ -65,9 +66,9 @@ impl Drop for Outstanding {
     }
 }
 
-/// Whether the broker has closed only the channel.
+/// Returns whether the broker has closed only the channel.
 ///
-/// It does so e.g. when a delivery exceeds the consumer timeout.
+/// The broker does that e.g. when a delivery exceeds the consumer timeout.
 fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
@@ -86,7 +87,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Creates a consumer of jobs, whose health the broker's client reports.
+    /// Creates a consumer of jobs. The broker's client reports its health.
     pub(super) fn of_jobs(broker: &Broker, queue: &str, prefetch: u16) -> Self {
         Self { health: broker.intake(), ..Self::new(broker, queue, prefetch) }
     }
@@ -135,13 +136,13 @@ impl QueueConsumer {
         Ok(Subscription { channel, consumer })
     }
 
-    /// Subscribes. Waits for the broker and for the queue.
+    /// Subscribes; waits for the broker and for the queue.
     async fn set_up(&mut self) -> Result<&mut Subscription, QueueError> {
         let (mut since, mut retry) = (Instant::now(), RETRY);
         loop {
             // A permanent refusal is an error; a transient one is retried.
             if let Err(error) = self.broker.link().await {
-                self.report(format!("cannot consume {} on RabbitMQ: RabbitMQ {error}", self.queue));
+                self.report(format!("cannot consume {} on RabbitMQ: {error}", self.queue));
                 return Err(error);
             }
             match self.consume().await {
@@ -180,7 +181,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Sets what keeps it from consuming, and logs it once.
+    /// Sets the reason why it cannot consume, and logs it once.
     fn report(&self, error: String) {
         let mut health = self.health.0.lock();
         if health.is_none() {
@@ -252,7 +253,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Whether messages wait that this consumer should have received.
+    /// Returns whether messages wait that this consumer should have received.
     async fn is_forgotten(&self) -> bool {
         self.out.load(Ordering::Relaxed) == 0
             && self.broker.waiting(&self.queue).await.is_ok_and(|waiting| waiting > 0)

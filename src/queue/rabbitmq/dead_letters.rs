@@ -1,4 +1,4 @@
-//! The dead-letter queue: refused jobs, which a person requeues or discards.
+//! The dead-letter queue: refused jobs, which an operator requeues or discards.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use super::topology::{DEAD, JOBS};
 use crate::campaign::text::shortened;
 use crate::queue::{DeadLetter, DeadLetterAction, QueueError};
 
-/// Headers of a dead letter.
+/// The headers of a dead letter.
 const ERROR: &str = "flowcast-error";
 const POINTER: &str = "flowcast-pointer";
-/// Maximum of each, in bytes. All headers share one frame, which may be as small as 8 KiB.
+/// The maximum length of each, in bytes. All headers share one frame, which may be as small as 8 KiB.
 const LONGEST_ERROR: usize = 2_048;
 const LONGEST_POINTER: usize = 256;
-/// Maximum of dead letters that are handled together, and of their bytes.
+/// The maximum number of dead letters that are handled together, and of their bytes.
 const TOGETHER: u16 = 256;
 const REQUEUED: usize = 16 << 20;
-/// Time without a delivery after which no dead letters are left.
+/// The time without a delivery after which the queue counts as empty.
 const QUIET: Duration = Duration::from_secs(3);
-/// Maximum of bytes that are listed together.
+/// The maximum number of bytes that are listed together.
 const LOOKED_AT: usize = 64 << 20;
 
 impl Broker {
     /// Moves a refused job to the dead-letter queue.
     ///
-    /// The job stays complete. Reason and JSON pointer are cut to fit a header.
+    /// The job stays complete. The reason and the JSON pointer are cut to fit into a header.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Returns dead letters, the oldest first, and the number of the others.
+    /// Returns the oldest dead letters first, and the number of those that are not returned.
     ///
     /// At most `most` letters and about 64 MiB are returned.
     ///

@@ -1,5 +1,5 @@
-//! The queue of reports to forward. They wait on the broker, so a worker that dies loses none; a report may be forwarded
-//! twice.
+//! The queue of reports to forward. They wait on the broker, so a worker that crashes loses none, but a report may be
+//! forwarded twice.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use super::publishing::json_properties;
 use super::topology::{BATCHES, FORWARDS, FORWARDS_KEY, delay};
 use crate::queue::{Forwarded, QueueError};
 
-/// Headers of a report.
+/// The headers of a report.
 const URL: &str = "flowcast-status-callback";
 const TRIES: &str = "flowcast-tries";
 
-/// Delivered report. It is requeued when it is dropped.
+/// A delivered report. It is requeued when it is dropped.
 pub struct Forwarding {
-    /// Report to forward.
+    /// The report to forward.
     pub report: Forwarded,
     acker: Acker,
     _out: Outstanding,
 }
 
 impl Forwarding {
-    /// Acknowledges the report: it is forwarded, or given up.
+    /// Acknowledges the report, which was forwarded or dropped for good.
     pub async fn done(self) {
         // If the connection is gone, it is delivered again.
         let _ = answered(self.acker.ack(BasicAckOptions::default())).await;
@@ -38,7 +38,7 @@ impl Forwarding {
     }
 }
 
-/// Consumer of reports to forward.
+/// A consumer of reports to forward.
 pub struct Forwards(QueueConsumer);
 
 impl Forwards {

@@ -12,26 +12,26 @@ use super::publishing::{OutgoingMessage, json_properties};
 use super::topology::{JOBS, WAITING, WAITING_KEY, delay};
 use crate::queue::{Postponed, QueueError};
 
-/// Number of deliveries after which a job must be what crashes its workers.
+/// The number of deliveries after which a job is assumed to crash its workers.
 const DELIVERIES: i64 = 10;
-/// Headers of a job in the queue [`WAITING`]: when it was read from [`JOBS`], in microseconds since 1970, and whether it may be
-/// a redelivery.
+/// The headers of a job in the queue [`WAITING`]: when it was read from [`JOBS`], in microseconds since 1970, and whether it may
+/// be a redelivery.
 const READ_AT: &str = "flowcast-read-at";
 const RETRY_HEADER: &str = "flowcast-again";
-/// Headers of a postponed job: since when, in milliseconds since 1970, and the id that a job without an id was given.
+/// The headers of a postponed job: since when, in milliseconds since 1970, and the id that flowcast assigned if it had none.
 const POSTPONED_AT: &str = "flowcast-put-off-at";
 const ID: &str = "flowcast-id";
 
-/// Delivered job or control document.
+/// A delivered job or control document.
 pub struct JobDelivery {
-    /// Body, not checked.
+    /// The unchecked body.
     pub data: Vec<u8>,
     /// Whether it may be a redelivery.
     pub redelivered: bool,
-    /// Time at which it was read from the queue that it was published to, in microseconds since 1970. Of two jobs, the one
+    /// The time at which it was read from the queue that it was published to, in microseconds since 1970. Of two jobs, the one
     /// published first has the lower time.
     pub read_at: Option<i64>,
-    /// Data of a postponed job.
+    /// The data of a postponed job.
     pub postponed: Option<Postponed>,
     pub(super) delivery: Delivery,
     _out: Outstanding,
@@ -57,7 +57,7 @@ impl JobDelivery {
         Self { data, redelivered, read_at, postponed, delivery, _out: out }
     }
 
-    /// Whether it was delivered so often that it must be what crashes its workers.
+    /// Returns whether it was delivered so often that it probably crashes its workers.
     pub fn is_malformed(&self) -> bool {
         let headers = self.delivery.properties.headers().as_ref();
         let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
@@ -110,7 +110,7 @@ fn again(job: &JobDelivery, exchange: &str, key: &str, postponed: Option<&Postpo
     OutgoingMessage::new(exchange, key, job.data.clone(), properties)
 }
 
-/// Consumer of jobs.
+/// A consumer of jobs.
 pub struct Jobs(QueueConsumer);
 
 impl Jobs {
@@ -132,7 +132,7 @@ impl Broker {
         Jobs(QueueConsumer::of_jobs(self, JOBS, at_once))
     }
 
-    /// Opens a consumer of the jobs that wait.
+    /// Opens a consumer of the waiting jobs.
     pub fn jobs(&self, at_once: u16) -> Jobs {
         Jobs(QueueConsumer::new(self, WAITING, at_once))
     }

@@ -38,33 +38,33 @@ pub use jobs::{JobDelivery, Jobs};
 use publishing::{OutgoingMessage, durable_properties};
 pub use topology::Missing;
 
-/// Shortest delay of a delay queue.
+/// The shortest delay of a delay queue.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
-/// Time by which a delayed batch may be late.
+/// The maximum time by which a delayed batch may be late.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Queue of a campaign on the broker.
+/// The queue of a campaign on the broker.
 #[derive(Clone)]
 pub struct RabbitMq {
     broker: Broker,
     campaign: CampaignId,
     taking: Arc<Mutex<QueueConsumer>>,
-    /// Health of the consumer.
+    /// The health of the consumer.
     health: ConsumerHealth,
-    /// Delivered batches that no sender has taken yet.
+    /// The delivered batches that no sender has taken yet.
     ready: Arc<parking_lot::Mutex<Ready>>,
     held: Arc<AtomicU64>,
-    /// Times at which the batches that this worker delayed are delivered again.
+    /// The times at which the batches that this worker delayed are delivered again.
     delayed: Arc<parking_lot::Mutex<Vec<Instant>>>,
 }
 
-/// Batches, each with its message.
+/// Batches, each with the message that delivered it.
 type Ready = VecDeque<(QueuedBatch, Arc<Delivered>)>;
 
-/// Delivered message.
+/// A delivered message.
 ///
-/// It is acknowledged with the last of its batches. If one of them is dropped, the whole message is requeued; nothing is left
-/// to claim of its other batches then.
+/// It is acknowledged with the last of its batches. If one of them is dropped, the whole message is requeued; its other
+/// batches then have no messages left to claim.
 struct Delivered {
     acker: Acker,
     /// Batches that are not acknowledged yet.
@@ -85,7 +85,7 @@ impl Drop for Delivered {
     }
 }
 
-/// Receipt of a delivered batch.
+/// The receipt of a delivered batch.
 pub struct Receipt {
     message: Arc<Delivered>,
     held: Arc<AtomicU64>,
@@ -99,7 +99,7 @@ impl Receipt {
 
     /// Acknowledges the batch.
     ///
-    /// If the connection is gone, the batch is delivered again, and nothing of it is left to claim.
+    /// If the connection broke, the batch is delivered again and has no messages left to claim.
     async fn acknowledge(self) {
         if self.message.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;

@@ -5,11 +5,11 @@
 use crate::campaign::problem::json_error;
 use crate::queue::{QueueError, QueuedBatch};
 
-/// Layout that is written: this byte, then a list of batches in postcard.
+/// The layout that is written: this byte, then a list of batches in postcard.
 const LAYOUT: u8 = 2;
-/// Maximum of batches in a message.
+/// The maximum number of batches in a message.
 const BATCHES: usize = 8;
-/// Approximate maximum of values in a message, in bytes.
+/// The approximate maximum size of the values in a message, in bytes.
 const BYTES: usize = 128 * 1024;
 
 /// Splits batches into the parts that share a message.
@@ -38,7 +38,7 @@ pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, QueueError> {
 ///
 /// # Errors
 ///
-/// When the bytes are no batches, or have an unknown layout.
+/// When the bytes are not batches, or have an unknown layout.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<QueuedBatch>, String> {
     match bytes.split_first() {
         Some((&LAYOUT, body)) => {

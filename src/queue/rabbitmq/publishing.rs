@@ -13,14 +13,14 @@ use super::connections::{ConnectionPair, MAX_RETRY_DELAY, SHORT};
 use crate::backoff::Backoff;
 use crate::queue::QueueError;
 
-/// Interval between checks of the connection.
+/// The interval between checks of the connection.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Time after which a confirm counts as lost, unless the broker blocks.
+/// The time after which a confirm counts as lost, unless the broker blocks.
 const CONFIRM: Duration = Duration::from_secs(10);
-/// Delays before messages that the broker refused are published again. Mostly, their queue was just being created.
+/// The delays before messages that the broker refused are published again. Usually, their queue was just being created.
 const REFUSED: Backoff = Backoff::new(Duration::from_millis(10), MAX_RETRY_DELAY);
 
-/// Message to publish.
+/// A message to publish.
 pub(super) struct OutgoingMessage {
     pub(super) exchange: String,
     pub(super) key: String,
@@ -159,7 +159,7 @@ impl Broker {
 ///
 /// They share one frame.
 fn header_size(properties: &BasicProperties) -> usize {
-    /// Maximum of the other properties: short strings of at most 255 bytes.
+    /// The maximum size of the other properties: short strings of at most 255 bytes.
     const OTHERS: usize = 4_096;
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
     let size =
@@ -179,7 +179,7 @@ pub(super) async fn publish_one(
 
 /// Waits for a future as long as the connection is open.
 ///
-/// On a connection that breaks an answer may never arrive.
+/// After a connection broke, the response may never arrive.
 async fn while_connected<T>(connection: &Connection, asked: impl Future<Output = T>) -> Option<T> {
     let mut asked = std::pin::pin!(asked);
     loop {

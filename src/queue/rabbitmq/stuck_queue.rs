@@ -1,4 +1,4 @@
-//! Recovery of campaigns' queues that have stopped answering.
+//! Recovery of campaigns' queues that have stopped responding.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::publishing::{OutgoingMessage, durable_properties, publish_one};
 use super::topology;
 use crate::queue::QueueError;
 
-/// Timeout for deleting a queue that does not answer. RabbitMQ itself waits for it for 5 s.
+/// The timeout for deleting a queue that does not respond. RabbitMQ itself waits for 5 s.
 const DELETE: Duration = Duration::from_secs(15);
 
 impl Broker {
-    /// Deletes a campaign's queue that does not answer, and returns whether it did.
+    /// Deletes a campaign's queue that does not respond, and returns whether it was deleted.
     ///
-    /// It does so only if the broker answers for another queue.
+    /// It is deleted only if the broker responds for another queue.
     ///
     /// A queue whose node was killed just after its creation never answers again. Its batches are detected as lost, and planned
     /// again.

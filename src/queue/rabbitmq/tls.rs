@@ -1,6 +1,6 @@
 //! TLS for the connection to RabbitMQ (`amqps://`), with the system's certificates and the same rustls as HTTP.
 //!
-//! lapin's own TLS brings parsers of PKCS#12 and CMS, which flowcast does not need. This module knows no AMQP.
+//! lapin's own TLS includes parsers of PKCS#12 and CMS, which flowcast does not need. This module does not use AMQP.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,14 +19,14 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::connections::CONNECT;
 
-/// Stream, with or without TLS.
+/// A stream with or without TLS.
 trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Transport for T {}
 
 type Boxed = Compat<Box<dyn Transport>>;
 
-/// Tokio's reactor, with streams that may use TLS.
+/// Tokio's reactor with streams that may use TLS.
 #[derive(Clone, Debug)]
 struct TlsReactor(Tokio);
 
@@ -67,7 +67,7 @@ fn boxed(stream: impl Transport + 'static) -> Boxed {
 ///
 /// # Errors
 ///
-/// Those of lapin, and when the node's certificate is not trusted.
+/// The errors of lapin, and an error if the node's certificate is not trusted.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), TlsReactor(Tokio::current())));
     let open = async |uri: AMQPUri, _| {
@@ -95,7 +95,7 @@ async fn open(uri: AMQPUri) -> io::Result<Boxed> {
 
 /// Returns a configuration that trusts the system's certificates.
 ///
-/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` select other certificates.
 fn client_config() -> io::Result<Arc<ClientConfig>> {
     let loaded = rustls_native_certs::load_native_certs();
     if loaded.certs.is_empty() {

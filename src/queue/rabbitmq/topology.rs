@@ -1,6 +1,6 @@
 //! The exchanges and queues on the broker: names, arguments and declaration.
 //!
-//! They are declared at each connection. Existing ones stay as they are; one with other arguments is an error with a hint.
+//! They are declared for each connection. Existing ones stay unchanged; if one has other arguments, the error has a hint.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use crate::campaign::CampaignId;
 use crate::queue::QueueError;
 
-/// Exchange of jobs, and their queue.
+/// The exchange of jobs, and their queue.
 pub(super) const JOBS: &str = "flowcast.jobs";
-/// Queue of the jobs and control documents that were read from [`JOBS`] and wait to be processed in order.
+/// The queue of the jobs and control documents that were read from [`JOBS`] and wait to be processed in order.
 pub(super) const WAITING: &str = "flowcast.jobs.waiting";
-/// Routing key of that queue at [`BATCHES`], for postponed jobs; never a campaign's id.
+/// The routing key of that queue at [`BATCHES`], for postponed jobs; never a campaign's id.
 pub(super) const WAITING_KEY: &str = ":jobs";
-/// Routing key of a job.
+/// The routing key of a job.
 const JOB: &str = "job";
-/// Dead-letter queue: jobs that are invalid or refused.
+/// The dead-letter queue: jobs that are invalid or refused.
 pub(super) const DEAD: &str = "flowcast.dead";
-/// Exchange that routes delayed messages to their queue: a campaign's, [`FORWARDS`] or [`WAITING`].
+/// The exchange that routes delayed messages to their queue: a campaign's, [`FORWARDS`] or [`WAITING`].
 pub(super) const BATCHES: &str = "flowcast.batches";
-/// Exchange of delayed messages whose campaign has ended; they expire immediately. Without it the delay queue would retry
+/// The exchange of delayed messages whose campaign has ended; they expire immediately. Without it the delay queue would retry
 /// them forever.
 pub(super) const ENDED_EXCHANGE: &str = "flowcast.ended";
-/// Queue of that exchange. It is a quorum queue: a queue on a single node cannot be declared while that node is down, and
+/// The queue of that exchange. It is a quorum queue: a queue on a single node cannot be declared while that node is down, and
 /// then no worker could connect to the other nodes. (Earlier versions had such a queue, `flowcast.ended`, which is no longer
 /// used.)
 const ENDED_QUEUE: &str = "flowcast.ended.batches";
-/// Queue of the reports to forward, and its routing key at [`BATCHES`]; never a campaign's id.
+/// The queue of the reports to forward, and its routing key at [`BATCHES`]; never a campaign's id.
 pub(super) const FORWARDS: &str = "flowcast.forwards";
 pub(super) const FORWARDS_KEY: &str = ":forwards";
-/// Exchange of events.
+/// The exchange of events.
 pub(super) const EVENTS: &str = "flowcast.events";
-/// Delays of the delay queues, in seconds.
+/// The delays of the delay queues, in seconds.
 pub(super) const DELAYS: [u32; 7] = [1, 5, 15, 60, 300, 900, 3600];
-/// Delivery limit. Workers that restart must never reach it, as they would with RabbitMQ's default of 20 (since 4.0).
+/// The delivery limit. Restarting workers must never reach it, as they would with RabbitMQ's default of 20 (since 4.0).
 const DELIVERIES: i32 = 1_000_000;
 
 /// Returns the name of a campaign's queue.
@@ -155,12 +155,12 @@ pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueErr
     Ok(missing)
 }
 
-/// Queues and exchanges that do not exist on the broker.
+/// The queues and exchanges that do not exist on the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Kind and name of each.
+    /// The kind and the name of each.
     pub names: Vec<String>,
-    /// Whether none exists, as before the first connection.
+    /// Whether all are missing, as before the first connection.
     pub is_all: bool,
 }
 
@@ -201,7 +201,7 @@ fn refused(what: &str, name: &str, error: &lapin::Error) -> QueueError {
              (rabbitmqctl delete_queue {name}, or the management page) and restart"
         )),
         403 => QueueError::Refused(format!(
-            "cannot declare {what} {name}: {text}; give the user configure, write and read on flowcast.*"
+            "cannot declare {what} {name}: {text}; give the user the permissions configure, write and read on flowcast.*"
         )),
         _ => QueueError::Failed(format!("cannot declare {what} {name}: {text}")),
     }

@@ -7,14 +7,14 @@ use tokio::net::TcpStream;
 use super::{broker::Broker, connections::CONNECT};
 
 impl Broker {
-    /// Returns each node as `host:port`, with its version or why it is unreachable.
+    /// Returns each node as `host:port`, with its version or the reason why it is unreachable.
     ///
     /// The version is unknown over TLS.
     pub async fn nodes(&self) -> Vec<(String, Result<Option<String>, String>)> {
         let asked = self.shared.nodes.iter().map(async |node| {
             let place = format!("{}:{}", node.authority.host, node.authority.port);
             let told = tokio::time::timeout(CONNECT, version(node)).await;
-            (place, told.unwrap_or_else(|_| Err("does not answer".into())))
+            (place, told.unwrap_or_else(|_| Err("does not respond".into())))
         });
         futures_util::future::join_all(asked).await
     }

@@ -46,7 +46,7 @@ const TEMPLATE_FIELDS: &[Field] = &[
 /// Document 004 lists these fields of sending a template, but they belong to its creation.
 const OF_MAKING: &[(&str, &str)] =
     &[("buttons", MAKING), ("flow_id", MAKING), ("navigate_screen", MAKING), ("flow_action", MAKING)];
-const MAKING: &str = "belongs to the creation of a template in WhatsApp Manager, not to sending it; remove it (Exotel's documentation), and set flow_token and flow_action_data in a parameter of type \"action\"";
+const MAKING: &str = "is only for creating a template in WhatsApp Manager; remove it (Exotel's documentation), and set flow_token and flow_action_data in a parameter of type \"action\"";
 
 const COMPONENT: Rule = Rule::Choice(Choice {
     tag: "type",
