@@ -3,12 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::human_duration::HumanDuration;
-use super::id::CampaignId;
-use super::json;
 use super::problem::{Problem, json_error};
-use super::rules::{self, Authority, Choice, Object, Rule, Spelled, object, optional, required, text};
-use super::schema::fixed_schema;
+use super::rules::{
+    self, Authority, Choice, Object, Rule, Spelled, object, optional, parses, required, text,
+};
+use super::{human_duration::HumanDuration, id::CampaignId, json, schema::fixed_schema};
 
 /// An action on a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -71,12 +70,12 @@ impl Action {
 }
 
 const SPAN: Rule = Rule::Parsed {
-    check: |text| text.parse::<HumanDuration>().map(drop).map_err(str::to_owned),
+    check: parses::<HumanDuration>,
     about: "a time, e.g. 30min or 2h",
     spelled: Spelled::As(HumanDuration::PATTERN),
 };
 const ID: Rule = Rule::Parsed {
-    check: |text| text.parse::<CampaignId>().map(drop).map_err(|error| error.to_string()),
+    check: parses::<CampaignId>,
     about: "a campaign's id",
     spelled: Spelled::As(CampaignId::PATTERN),
 };
@@ -85,9 +84,11 @@ const PLAIN: Object = object(&[]);
 const DOCUMENT: Rule = Rule::Choice(Choice {
     tag: "control",
     common: &[
-        required("version", Rule::Integer { range: (1, 1) }, "Version of the format.", "1"),
-        optional("by", NAME, "Name of the person or system that requests it, for the audit log.", r#""crm""#),
-        required("id", ID, "Id of the campaign.", r#""diwali-2026""#),
+        required("version", Rule::Integer { range: (1, 1) }).about("Version of the format.").example("1"),
+        optional("by", NAME)
+            .about("Name of the person or system that requests it, for the audit log.")
+            .example(r#""crm""#),
+        required("id", ID).about("Id of the campaign.").example(r#""diwali-2026""#),
     ],
     arms: &[
         ("pause", PLAIN),
@@ -95,29 +96,20 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
         ("cancel", PLAIN),
         (
             "retry",
-            object(&[optional(
-                "codes",
-                Rule::List { of: &NAME, min: 0, max: 100 },
-                "Codes of the rejected messages that are sent again. An empty list means all codes.",
-                r#"["500"]"#,
-            )
-            .or("[]")]),
+            object(&[optional("codes", Rule::List { of: &NAME, min: 0, max: 100 })
+                .about("Codes of the rejected messages that are sent again. An empty list means all codes.")
+                .example(r#"["500"]"#)
+                .or("[]")]),
         ),
         (
             "resolve",
             object(&[
-                required(
-                    "resend",
-                    Rule::Bool,
-                    "Whether the messages in doubt are sent again (`true`) or abandoned (`false`).",
-                    "false",
-                ),
-                optional(
-                    "older_than",
-                    SPAN,
-                    "Minimum time for which a message has been in doubt, e.g. `2h`.",
-                    r#""2h""#,
-                ),
+                required("resend", Rule::Bool)
+                    .about("Whether the messages in doubt are sent again (`true`) or abandoned (`false`).")
+                    .example("false"),
+                optional("older_than", SPAN)
+                    .about("Minimum time for which a message has been in doubt, e.g. `2h`.")
+                    .example(r#""2h""#),
             ]),
         ),
     ],

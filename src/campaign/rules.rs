@@ -207,6 +207,18 @@ impl Field {
         &self.rule
     }
 
+    /// Sets the description.
+    #[must_use]
+    pub const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
+
+    /// Sets the example value, as JSON.
+    #[must_use]
+    pub const fn example(self, example: &'static str) -> Self {
+        Self { example, ..self }
+    }
+
     /// Sets the default, as JSON.
     #[must_use]
     pub const fn or(self, default: &'static str) -> Self {
@@ -214,14 +226,19 @@ impl Field {
     }
 }
 
-/// Creates a required field with its description and an example as JSON.
-pub const fn required(name: &'static str, rule: Rule, about: &'static str, example: &'static str) -> Field {
-    Field { name, required: true, rule, about, example, default: "" }
+/// Checks a string by parsing it, with the type's own error.
+pub fn parses<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop).map_err(|error| error.to_string())
 }
 
-/// Creates an optional field with its description and an example as JSON.
-pub const fn optional(name: &'static str, rule: Rule, about: &'static str, example: &'static str) -> Field {
-    Field { name, required: false, rule, about, example, default: "" }
+/// Creates a required field.
+pub const fn required(name: &'static str, rule: Rule) -> Field {
+    Field { required: true, ..optional(name, rule) }
+}
+
+/// Creates an optional field.
+pub const fn optional(name: &'static str, rule: Rule) -> Field {
+    Field { name, required: false, rule, about: "", example: "", default: "" }
 }
 
 /// Creates an object without conditions between its fields.

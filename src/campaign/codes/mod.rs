@@ -7,6 +7,8 @@ mod table;
 
 pub use table::CODES;
 
+use super::text::titled;
+
 /// A code with its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
@@ -137,7 +139,7 @@ impl Code {
         let Self { meaning, remedy, advice, .. } = self;
         match advice {
             Advice::None => format!("{meaning} {remedy}").trim_end().into(),
-            advice => format!("{meaning} {}: {remedy}", capitalised(advice.as_str())),
+            advice => format!("{meaning} {}: {remedy}", titled(advice.as_str())),
         }
     }
 
@@ -147,11 +149,6 @@ impl Code {
         let rest = summary.strip_prefix(self.meaning).filter(|_| text.contains(self.meaning));
         rest.map_or(summary.as_str(), str::trim_start).to_owned()
     }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Looks up a code of one source.

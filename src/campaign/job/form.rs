@@ -2,29 +2,27 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::character_set::CharacterSet;
-use super::super::content::CONTENT;
-use super::super::id::CampaignId;
-use super::super::phone::InvalidPhone;
-use super::super::phone_parser::PhoneParser;
-use super::super::problem::step;
-use super::super::rate::Rate;
 use super::super::rules::{
-    Authority, Field, Findings, LINK_PATTERN, Object, Rule, Spelled, object, one_of, optional, required, text,
+    Authority, Field, Findings, LINK_PATTERN, Object, Rule, Spelled, is_link, object, one_of, optional,
+    parses, required, text,
 };
 use super::super::schema::{definitions, parsed, schema};
+use super::super::{
+    character_set::CharacterSet, content::CONTENT, id::CampaignId, phone::InvalidPhone,
+    phone_parser::PhoneParser, problem::step,
+};
+use super::limits::LIMITS;
 
-/// Reads a type from its text, with the type's own error.
-fn reads<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {
-    text.parse::<T>().map(drop).map_err(|error| error.to_string())
+fn valid_if(is_valid: bool, error: &str) -> Result<(), String> {
+    is_valid.then_some(()).ok_or_else(|| error.into())
 }
 
-fn not_empty(text: &str) -> Result<(), String> {
-    if text.trim().is_empty() { Err("is empty".into()) } else { Ok(()) }
+const fn not_empty(about: &'static str) -> Rule {
+    Rule::Parsed { check: |text| valid_if(!text.trim().is_empty(), "is empty"), about, spelled: NOT_EMPTY }
 }
 
 const ID: Rule = Rule::Parsed {
-    check: reads::<CampaignId>,
+    check: parses::<CampaignId>,
     about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; by default a UUIDv7",
     spelled: Spelled::As(CampaignId::PATTERN),
 };
@@ -36,15 +34,10 @@ const SENDER: Rule = Rule::Parsed {
         r"^[^0-9]*\+|^[^1-9]*0[^1-9]*0|[Ww][Aa]\.[Mm][Ee]/|[Ww][Hh][Aa][Tt][Ss][Aa][Pp][Pp]\.|[^\u0000-\u007f]",
     ),
 };
-const RATE: Rule = Rule::Parsed {
-    check: reads::<Rate>,
-    about: "a limit, e.g. 80/s or 200/min,burst=20",
-    spelled: Spelled::As(Rate::PATTERN),
-};
 const TIME: Rule = Rule::Parsed {
     check: |text| {
-        reads::<jiff::Timestamp>(text)
-            .map_err(|_| "must be a time with an offset, e.g. 2026-11-01T09:00:00+05:30".into())
+        let is_time = text.parse::<jiff::Timestamp>().is_ok();
+        valid_if(is_time, "must be a time with an offset, e.g. 2026-11-01T09:00:00+05:30")
     },
     about: "a time with an offset (RFC 3339)",
     spelled: Spelled::As(
@@ -52,50 +45,36 @@ const TIME: Rule = Rule::Parsed {
     ),
 };
 const CLOCK: Rule = Rule::Parsed {
-    check: |text| reads::<jiff::civil::Time>(text).map_err(|_| "must be a time of day, e.g. 09:00".into()),
+    check: |text| valid_if(text.parse::<jiff::civil::Time>().is_ok(), "must be a time of day, e.g. 09:00"),
     about: "a time of day, e.g. 09:00",
     spelled: Spelled::As(r"^(.*[Tt _])?[0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?([+-].*)?(\[.*\])*$"),
 };
 const ZONE: Rule = Rule::Parsed {
     check: |text| {
-        jiff::tz::TimeZone::get(text)
-            .map(drop)
-            .map_err(|_| "must be a time zone of the IANA database, e.g. Asia/Kolkata".into())
+        let is_zone = jiff::tz::TimeZone::get(text).is_ok();
+        valid_if(is_zone, "must be a time zone of the IANA database, e.g. Asia/Kolkata")
     },
     about: "a time zone of the IANA database",
     spelled: Spelled::As("^[A-Za-z0-9._+/-]+$"),
 };
 const REGION: Rule = Rule::Parsed {
     check: |text| {
-        if PhoneParser::knows_region(text) {
-            Ok(())
-        } else {
-            Err("must be a two-letter region in capitals, e.g. IN".into())
-        }
+        valid_if(PhoneParser::knows_region(text), "must be a two-letter region in capitals, e.g. IN")
     },
     about: "a two-letter region (ISO 3166), e.g. IN",
     spelled: Spelled::InAnyCase(PhoneParser::regions),
 };
 const DELIMITER: Rule = Rule::Parsed {
-    check: |text| match text.as_bytes() {
-        [byte]
-            if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\n' | b'\r') =>
-        {
-            Ok(())
-        }
-        _ => Err("must be one ASCII character, e.g. \",\" or \";\" or \"\\t\"".into()),
+    check: |text| {
+        let is_refused = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'"' | b'\n' | b'\r');
+        let is_one = matches!(text.as_bytes(), [byte] if byte.is_ascii() && !is_refused(*byte));
+        valid_if(is_one, "must be one ASCII character, e.g. \",\" or \";\" or \"\\t\"")
     },
     about: "one ASCII character; detected by default",
     spelled: Spelled::As(r"^[\u0000-\u0009\u000b\u000c\u000e-!#-/:-@\[-`{-\u007f]$"),
 };
 const ADDRESS: Rule = Rule::Parsed {
-    check: |text| {
-        if super::super::rules::is_link(text) {
-            Ok(())
-        } else {
-            Err("must be an http:// or https:// address".into())
-        }
-    },
+    check: |text| valid_if(is_link(text), "must be an http:// or https:// address"),
     about: "an http or https address",
     spelled: Spelled::As(LINK_PATTERN),
 };
@@ -123,114 +102,75 @@ const WA_SOURCES: &[&str] = &[
 /// The whole job.
 pub(super) const JOB: Object = Object {
     fields: &[
-        required("version", Rule::Integer { range: (1, 1) }, "Version of the job format.", "1"),
-        optional("$schema", ANY, "Schema by which an editor checks the job. flowcast does not read it.", SCHEMA_ID),
-        optional(
-            "id",
-            ID,
-            "Id of the campaign. The same job with the same id is sent once. Without an id, flowcast assigns a UUIDv7.",
-            r#""diwali-2026""#,
-        ),
-        optional("name", NAME, "Name of the campaign, as it is shown.", r#""Diwali 2026""#),
-        required("account", ANY, "Account of the configuration that sends the campaign.", r#""main""#),
-        required(
-            "from",
-            SENDER,
-            "Sender number, in international form.",
-            r#""+912248931479""#,
-        ),
-        required(
-            "audience",
-            Rule::Fixed(&AUDIENCE),
-            "Source of the recipients: either `csv` or `recipients`.",
-            r#"{ "csv": { "path": "diwali.csv", "default_region": "IN" } }"#,
-        ),
-        required(
-            "message",
-            CONTENT,
-            "Content of the message, with placeholders.",
-            r#"{ "type": "text", "text": { "body": "Dear {{ name }}" } }"#,
-        ),
-        optional(
-            "custom_data",
-            GIVEN_BACK,
-            "Text that reports and events return, with placeholders.",
-            r#""order {{ order }}""#,
-        ),
-        optional(
-            "status_callback",
-            ADDRESS,
-            "URL to which delivery reports are sent. With `http.public_url`, flowcast receives the reports and forwards them to the \
-             URL. Without it, the provider sends them there (Exotel only).",
-            r#""https://example.com/reports""#,
-        ),
+        required("version", Rule::Integer { range: (1, 1) }).about("Version of the job format.").example("1"),
+        optional("$schema", ANY)
+            .about("Schema by which an editor checks the job. flowcast does not read it.")
+            .example(SCHEMA_ID),
+        optional("id", ID)
+            .about("Id of the campaign. The same job with the same id is sent once. Without an id, flowcast \
+                 assigns a UUIDv7.")
+            .example(r#""diwali-2026""#),
+        optional("name", NAME).about("Name of the campaign, as it is shown.").example(r#""Diwali 2026""#),
+        required("account", ANY)
+            .about("Account of the configuration that sends the campaign.")
+            .example(r#""main""#),
+        required("from", SENDER).about("Sender number, in international form.").example(r#""+912248931479""#),
+        required("audience", Rule::Fixed(&AUDIENCE))
+            .about("Source of the recipients: either `csv` or `recipients`.")
+            .example(r#"{ "csv": { "path": "diwali.csv", "default_region": "IN" } }"#),
+        required("message", CONTENT)
+            .about("Content of the message, with placeholders.")
+            .example(r#"{ "type": "text", "text": { "body": "Dear {{ name }}" } }"#),
+        optional("custom_data", GIVEN_BACK)
+            .about("Text that reports and events return, with placeholders.")
+            .example(r#""order {{ order }}""#),
+        optional("status_callback", ADDRESS)
+            .about("URL to which delivery reports are sent. With `http.public_url`, flowcast receives the reports \
+                 and forwards them to the URL. Without it, the provider sends them there (Exotel only).")
+            .example(r#""https://example.com/reports""#),
         optional(
             "extra_info",
             Rule::Object(object(&[
-                optional("ref1", GIVEN_BACK, "First text.", r#""{{ order }}""#),
-                optional("ref2", GIVEN_BACK, "Second text.", r#""autumn""#),
-                optional("wa_source", one_of(WA_SOURCES), "Source of the message.", r#""api""#),
+                optional("ref1", GIVEN_BACK).about("First text.").example(r#""{{ order }}""#),
+                optional("ref2", GIVEN_BACK).about("Second text.").example(r#""autumn""#),
+                optional("wa_source", one_of(WA_SOURCES)).about("Source of the message.").example(r#""api""#),
             ])),
-            "Texts that Kaleyra returns with each report, in addition to the message's reference.",
-            r#"{ "ref1": "{{ order }}" }"#,
         )
+        .about("Texts that Kaleyra returns with each report, in addition to the message's reference.")
+        .example(r#"{ "ref1": "{{ order }}" }"#)
         .or("{}"),
-        optional(
-            "limits",
-            Rule::Fixed(&Rule::Object(object(&[optional(
-                "messages",
-                RATE,
-                "Maximum rate of the campaign's messages: per second (`s`), minute (`min`), hour (`h`) or day (`d`). The default is \
-                 no limit.",
-                r#""50/s""#,
-            )]))),
-            "Limits of the campaign, in addition to those of its account.",
-            r#"{ "messages": "50/s" }"#,
-        )
-        .or("{}"),
-        optional(
-            "schedule",
-            Rule::Fixed(&SCHEDULE),
-            "Times at which the campaign may be sent. Without them, sending starts immediately.",
-            r#"{ "start_at": "2026-11-01T09:00:00+05:30" }"#,
-        )
-        .or("{}"),
+        optional("limits", Rule::Fixed(&LIMITS))
+            .about("Limits of the campaign, in addition to those of its account.")
+            .example(r#"{ "messages": "50/s" }"#)
+            .or("{}"),
+        optional("schedule", Rule::Fixed(&SCHEDULE))
+            .about("Times at which the campaign may be sent. Without them, sending starts immediately.")
+            .example(r#"{ "start_at": "2026-11-01T09:00:00+05:30" }"#)
+            .or("{}"),
         optional(
             "stop_when",
             Rule::Fixed(&Rule::Object(object(&[
-                required(
-                    "rejected_percent",
-                    Rule::Integer { range: (1, 100) },
-                    "Share of rejected messages at which the campaign is held, in per cent.",
-                    "20",
-                ),
-                optional(
-                    "after",
-                    Rule::Integer { range: (1, u64::MAX) },
-                    "Number of messages that must have an outcome before the share counts.",
-                    "500",
-                )
-                .or("100"),
+                required("rejected_percent", Rule::Integer { range: (1, 100) })
+                    .about("Share of rejected messages at which the campaign is held, in per cent.")
+                    .example("20"),
+                optional("after", Rule::Integer { range: (1, u64::MAX) })
+                    .about("Number of messages that must have an outcome before the share counts.")
+                    .example("500")
+                    .or("100"),
             ]))),
-            "Condition on which rejections hold the campaign. Without it, rejections do not hold the campaign.",
-            r#"{ "rejected_percent": 20, "after": 500 }"#,
-        ),
-        optional(
-            "on_in_doubt",
-            one_of(&["hold", "resend"]),
-            "Handling of messages that the provider may or may not have accepted: `hold` waits for evidence; `resend` sends them \
-             again, which can duplicate a message.",
-            r#""hold""#,
         )
-        .or(r#""hold""#),
-        optional(
-            "whitespace",
-            one_of(&["refuse", "join"]),
-            "Handling of a template's text parameter that contains a line break, a tab or five consecutive spaces: `refuse` \
-             skips the row; `join` replaces them with one space.",
-            r#""join""#,
-        )
-        .or(r#""refuse""#),
+        .about("Condition on which rejections hold the campaign. Without it, rejections do not hold the campaign.")
+        .example(r#"{ "rejected_percent": 20, "after": 500 }"#),
+        optional("on_in_doubt", one_of(&["hold", "resend"]))
+            .about("Handling of messages that the provider may or may not have accepted: `hold` waits for \
+                 evidence; `resend` sends them again, which can duplicate a message.")
+            .example(r#""hold""#)
+            .or(r#""hold""#),
+        optional("whitespace", one_of(&["refuse", "join"]))
+            .about("Handling of a template's text parameter that contains a line break, a tab or five consecutive \
+                 spaces: `refuse` skips the row; `join` replaces them with one space.")
+            .example(r#""join""#)
+            .or(r#""refuse""#),
     ],
     elsewhere: &[],
     also: |_, _, _| {},
@@ -254,27 +194,22 @@ const ANY: Rule =
 const SCHEMA_ID: &str = r#""urn:flowcast:schema:job:1""#;
 
 const NAME: Rule = Rule::Parsed {
-    check: |text| {
-        if text.chars().count() <= 200 { Ok(()) } else { Err("has more than 200 characters".into()) }
-    },
+    check: |text| valid_if(text.chars().count() <= 200, "has more than 200 characters"),
     about: "what people call the campaign",
     spelled: Spelled::As(r"^[\s\S]{0,200}$"),
 };
 
 const AUDIENCE: Rule = Rule::Object(Object {
     fields: &[
-        optional(
-            "csv",
-            CSV,
-            "File, by `path` or `url`: CSV, or a workbook of Excel or LibreOffice.",
-            r#"{ "path": "diwali.csv", "default_region": "IN" }"#,
-        ),
+        optional("csv", CSV)
+            .about("File, by `path` or `url`: CSV, or a workbook of Excel or LibreOffice.")
+            .example(r#"{ "path": "diwali.csv", "default_region": "IN" }"#),
         optional(
             "recipients",
             Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX },
-            "List of recipients: each has a `phone` and any variables.",
-            r#"[{ "phone": "+919876543210", "name": "Asha" }]"#,
-        ),
+        )
+        .about("List of recipients: each has a `phone` and any variables.")
+        .example(r#"[{ "phone": "+919876543210", "name": "Asha" }]"#),
     ],
     elsewhere: &[],
     also: |audience, findings, pointer| one_source(audience, &["csv", "recipients"], findings, pointer),
@@ -282,66 +217,39 @@ const AUDIENCE: Rule = Rule::Object(Object {
 });
 
 const CSV_FIELDS: &[Field] = &[
-    optional(
-        "path",
-        Rule::Parsed {
-            check: not_empty,
-            about: "a path below the audience root; .gz and .zst are unpacked",
-            spelled: NOT_EMPTY,
-        },
-        "Path of the file below the audience root. Files that end with `.gz` or `.zst` are decompressed.",
-        r#""diwali.csv""#,
-    ),
-    optional(
-        "url",
-        Rule::Parsed {
-            check: not_empty,
-            about: "an address that the configuration allows",
-            spelled: NOT_EMPTY,
-        },
-        "URL of the file: `https`, `s3`, `gs` or `az`. `audiences.allow` of the configuration must contain a prefix of it.",
-        r#""https://example.com/diwali.csv""#,
-    ),
-    optional(
-        "delimiter",
-        DELIMITER,
-        "Delimiter of the columns: one ASCII character. Without it, flowcast detects the delimiter.",
-        r#"";""#,
-    ),
-    optional(
-        "phone",
-        Rule::Parsed { check: not_empty, about: "the column of the numbers", spelled: NOT_EMPTY },
-        "Column with the phone numbers. Without it, flowcast detects the column by its name.",
-        r#""Mobile Number""#,
-    ),
-    optional("default_region", REGION, "Region of numbers without a country code (ISO 3166).", r#""IN""#),
-    optional(
-        "sheet",
-        Rule::Parsed {
-            check: not_empty,
-            about: "a worksheet of a workbook; the first that is not hidden when left out",
-            spelled: NOT_EMPTY,
-        },
-        "Worksheet of a workbook. The default is the first visible worksheet.",
-        r#""Customers""#,
-    ),
-    optional("hidden_rows", one_of(&["send", "skip"]), "Handling of a worksheet's hidden rows.", r#""skip""#)
+    optional("path", not_empty("a path below the audience root; .gz and .zst are unpacked"))
+        .about("Path of the file below the audience root. Files that end with `.gz` or `.zst` are decompressed.")
+        .example(r#""diwali.csv""#),
+    optional("url", not_empty("an address that the configuration allows"))
+        .about("URL of the file: `https`, `s3`, `gs` or `az`. `audiences.allow` of the configuration must contain \
+             a prefix of it.")
+        .example(r#""https://example.com/diwali.csv""#),
+    optional("delimiter", DELIMITER)
+        .about("Delimiter of the columns: one ASCII character. Without it, flowcast detects the delimiter.")
+        .example(r#"";""#),
+    optional("phone", not_empty("the column of the numbers"))
+        .about("Column with the phone numbers. Without it, flowcast detects the column by its name.")
+        .example(r#""Mobile Number""#),
+    optional("default_region", REGION)
+        .about("Region of numbers without a country code (ISO 3166).")
+        .example(r#""IN""#),
+    optional("sheet", not_empty("a worksheet of a workbook; the first that is not hidden when left out"))
+        .about("Worksheet of a workbook. The default is the first visible worksheet.")
+        .example(r#""Customers""#),
+    optional("hidden_rows", one_of(&["send", "skip"]))
+        .about("Handling of a worksheet's hidden rows.")
+        .example(r#""skip""#)
         .or(r#""send""#),
-    optional(
-        "encoding",
-        ENCODING,
-        "Character encoding of the file: a WHATWG or IANA name. Without it, flowcast detects the encoding.",
-        r#""windows-1251""#,
-    ),
+    optional("encoding", ENCODING)
+        .about("Character encoding of the file: a WHATWG or IANA name. Without it, flowcast detects the encoding.")
+        .example(r#""windows-1251""#),
 ];
 const NOT_EMPTY: Spelled =
     Spelled::As(r"[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]");
 const ENCODING: Rule = Rule::Parsed {
-    check: |text| match CharacterSet::named(text) {
-        Some(_) => Ok(()),
-        None => {
-            Err("must be an encoding's WHATWG or IANA name, e.g. macintosh, ibm850 or windows-1251".into())
-        }
+    check: |text| {
+        let error = "must be an encoding's WHATWG or IANA name, e.g. macintosh, ibm850 or windows-1251";
+        valid_if(CharacterSet::named(text).is_some(), error)
     },
     about: "character encoding, e.g. macintosh, ibm850 or windows-1251; detected by default",
     spelled: Spelled::As("^[\t-\r -~\u{a0}]+$"),
@@ -361,42 +269,30 @@ fn one_source(map: &Map<String, Value>, names: &[&str], findings: &mut Findings,
 
 const SCHEDULE: Rule = Rule::Object(Object {
     fields: &[
-        optional(
-            "start_at",
-            TIME,
-            "Time at which sending starts (RFC 3339, with an offset).",
-            r#""2026-11-01T09:00:00+05:30""#,
-        ),
-        optional(
-            "expires_at",
-            TIME,
-            "Time at which sending ends (RFC 3339, with an offset); the remaining messages are skipped as `expired`.",
-            r#""2026-11-05T00:00:00+05:30""#,
-        ),
+        optional("start_at", TIME)
+            .about("Time at which sending starts (RFC 3339, with an offset).")
+            .example(r#""2026-11-01T09:00:00+05:30""#),
+        optional("expires_at", TIME)
+            .about("Time at which sending ends (RFC 3339, with an offset); the remaining messages are skipped as \
+                 `expired`.")
+            .example(r#""2026-11-05T00:00:00+05:30""#),
         optional(
             "window",
             Rule::Object(Object {
                 fields: &[
-                    required("from", CLOCK, "Time of day at which the window opens.", r#""09:00""#),
-                    required(
-                        "to",
-                        CLOCK,
-                        "Time of day at which the window closes. A time before `from` is on the next day.",
-                        r#""21:00""#,
-                    ),
-                    required(
-                        "timezone",
-                        ZONE,
-                        "Time zone of `from` and `to`: an IANA name.",
-                        r#""Asia/Kolkata""#,
-                    ),
-                    optional(
-                        "days",
-                        Rule::List { of: &DAY, min: 1, max: 7 },
-                        "Days on which the window opens. The default is every day.",
-                        r#"["mon", "tue", "wed", "thu", "fri"]"#,
-                    )
-                    .or(r#"["mon", "tue", "wed", "thu", "fri", "sat", "sun"]"#),
+                    required("from", CLOCK)
+                        .about("Time of day at which the window opens.")
+                        .example(r#""09:00""#),
+                    required("to", CLOCK)
+                        .about("Time of day at which the window closes. A time before `from` is on the next day.")
+                        .example(r#""21:00""#),
+                    required("timezone", ZONE)
+                        .about("Time zone of `from` and `to`: an IANA name.")
+                        .example(r#""Asia/Kolkata""#),
+                    optional("days", Rule::List { of: &DAY, min: 1, max: 7 })
+                        .about("Days on which the window opens. The default is every day.")
+                        .example(r#"["mon", "tue", "wed", "thu", "fri"]"#)
+                        .or(r#"["mon", "tue", "wed", "thu", "fri", "sat", "sun"]"#),
                 ],
                 elsewhere: &[],
                 also: |window, findings, pointer| {
@@ -406,9 +302,9 @@ const SCHEDULE: Rule = Rule::Object(Object {
                 },
                 also_as_schema: "",
             }),
-            "Hours of the day in which messages are sent. Without it, they are sent at any hour.",
-            r#"{ "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata" }"#,
-        ),
+        )
+        .about("Hours of the day in which messages are sent. Without it, they are sent at any hour.")
+        .example(r#"{ "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata" }"#),
     ],
     elsewhere: &[],
     also: |schedule, findings, pointer| {

@@ -2,22 +2,21 @@
 //! and knows no account.
 
 mod form;
+mod limits;
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 pub use form::job_schema;
+pub use limits::{InvalidRate, JobLimits, Rate};
 
-use super::digest::digest;
-use super::id::CampaignId;
-use super::json;
-use super::notice::NoticeSubject;
 use super::phone::{InvalidPhone, Phone};
-use super::phone_parser::PhoneParser;
 use super::problem::{Problem, json_error};
-use super::rate::Rate;
 use super::rules::{self, Limit, Rule, Whitespace, is_template};
-use super::schedule::Schedule;
+use super::{
+    digest::digest, id::CampaignId, json, notice::NoticeSubject, phone_parser::PhoneParser,
+    schedule::Schedule,
+};
 
 /// A valid job. Its audience and its account are not checked yet.
 #[derive(Clone, Debug, Deserialize)]
@@ -119,13 +118,6 @@ pub struct ExtraInfo {
     pub ref2: Option<String>,
     /// Origin of a message: one of the values of document 002.
     pub wa_source: Option<String>,
-}
-
-/// Limits of a job.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct JobLimits {
-    /// Rate of messages of this campaign.
-    pub messages: Option<Rate>,
 }
 
 /// Holds a campaign with too many rejections before the whole audience is lost.
@@ -283,6 +275,7 @@ fn sender<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phone, D::Error>
 mod tests {
     use serde_json::json;
 
+    use super::rules::Field;
     use super::*;
 
     fn job() -> Value {
@@ -305,6 +298,34 @@ mod tests {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         job.pointer_mut(parent).unwrap()[key] = value;
         job
+    }
+
+    fn check_fields(rule: &Rule) {
+        let all = |fields: &[Field]| {
+            for field in fields {
+                assert!(!field.about.is_empty(), "{} has no description", field.name);
+                assert!(
+                    serde_json::from_str::<Value>(field.example).is_ok(),
+                    "the example of {}",
+                    field.name
+                );
+                check_fields(&field.rule);
+            }
+        };
+        match rule {
+            Rule::Object(object) => all(object.fields),
+            Rule::Choice(choice) => {
+                all(choice.common);
+                choice.arms.iter().for_each(|(_, arm)| all(arm.fields));
+            }
+            Rule::List { of, .. } | Rule::Fixed(of) => check_fields(of),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn each_field_has_a_description_and_an_example() {
+        check_fields(&Rule::Object(form::JOB));
     }
 
     #[test]

@@ -63,16 +63,12 @@ fn has_emoji(text: &str) -> bool {
 }
 
 fn is_shown_as_emoji(c: char) -> bool {
-    use EmojiStatus::{
-        EmojiPresentation, EmojiPresentationAndEmojiComponent, EmojiPresentationAndModifierAndEmojiComponent,
-        EmojiPresentationAndModifierBase,
-    };
     matches!(
         c.emoji_status(),
-        EmojiPresentation
-            | EmojiPresentationAndModifierBase
-            | EmojiPresentationAndModifierAndEmojiComponent
-            | EmojiPresentationAndEmojiComponent
+        EmojiStatus::EmojiPresentation
+            | EmojiStatus::EmojiPresentationAndModifierBase
+            | EmojiStatus::EmojiPresentationAndModifierAndEmojiComponent
+            | EmojiStatus::EmojiPresentationAndEmojiComponent
     )
 }
 

@@ -12,65 +12,54 @@ use crate::campaign::rules::{
 pub(super) const INTERACTIVE: Rule = Rule::Choice(Choice {
     tag: "type",
     common: &[
-        required("body", BODY, "Text of the message.", r#"{ "text": "Book your visit, {{ name }}" }"#),
-        optional("footer", FOOTER, "Small text below the message.", r#"{ "text": "Reply STOP to opt out" }"#),
+        required("body", BODY)
+            .about("Text of the message.")
+            .example(r#"{ "text": "Book your visit, {{ name }}" }"#),
+        optional("footer", FOOTER)
+            .about("Small text below the message.")
+            .example(r#"{ "text": "Reply STOP to opt out" }"#),
     ],
     arms: &[
         (
             "flow",
             object(&[
-                optional("header", ANY_HEADER, "Header above the text.", HEADER),
-                required(
-                    "action",
-                    FLOW_ACTION,
-                    "Flow that the button opens.",
-                    r#"{ "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" } }"#,
-                ),
+                optional("header", ANY_HEADER).about("Header above the text.").example(HEADER),
+                required("action", FLOW_ACTION)
+                    .about("Flow that the button opens.")
+                    .example(r#"{ "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" } }"#),
             ]),
         ),
         (
             "list",
             object(&[
-                optional("header", TEXT_HEADER, "Header above the text.", HEADER),
-                required(
-                    "action",
-                    LIST_ACTION,
-                    "List that the button opens.",
-                    r#"{ "button": "Choose", "sections": [{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }] }"#,
-                ),
+                optional("header", TEXT_HEADER).about("Header above the text.").example(HEADER),
+                required("action", LIST_ACTION)
+                    .about("List that the button opens.")
+                    .example(r#"{ "button": "Choose", "sections": [{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }] }"#),
             ]),
         ),
         (
             "button",
             object(&[
-                optional("header", ANY_HEADER, "Header above the text.", HEADER),
-                required(
-                    "action",
-                    BUTTON_ACTION,
-                    "Buttons.",
-                    r#"{ "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] }"#,
-                ),
+                optional("header", ANY_HEADER).about("Header above the text.").example(HEADER),
+                required("action", BUTTON_ACTION)
+                    .about("Buttons.")
+                    .example(r#"{ "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] }"#),
             ]),
         ),
     ],
 });
 const HEADER: &str = r#"{ "type": "text", "text": "Diwali 2026" }"#;
 
-const BODY: Rule = Rule::Object(object(&[required(
-    "text",
-    Rule::Text(text(1024, EXOTEL)),
-    "Text.",
-    r#""Book your visit, {{ name }}""#,
-)]));
-const FOOTER: Rule = Rule::Object(object(&[required(
-    "text",
-    Rule::Text(text(60, EXOTEL)),
-    "Text.",
-    r#""Reply STOP to opt out""#,
-)]));
+const BODY: Rule = Rule::Object(object(&[required("text", Rule::Text(text(1024, EXOTEL)))
+    .about("Text.")
+    .example(r#""Book your visit, {{ name }}""#)]));
+const FOOTER: Rule = Rule::Object(object(&[required("text", Rule::Text(text(60, EXOTEL)))
+    .about("Text.")
+    .example(r#""Reply STOP to opt out""#)]));
 
 const HEADER_TEXT: Object =
-    object(&[required("text", Rule::Text(text(60, EXOTEL)), "Text.", r#""Diwali 2026""#)]);
+    object(&[required("text", Rule::Text(text(60, EXOTEL))).about("Text.").example(r#""Diwali 2026""#)]);
 
 /// Document 001: a list message has a text header, reply buttons have any header. Images and videos are the same
 /// objects as in messages, with their captions.
@@ -80,51 +69,41 @@ const ANY_HEADER: Rule = Rule::Choice(Choice {
     common: &[],
     arms: &[
         ("text", HEADER_TEXT),
-        ("image", object(&[required("image", CAPTIONED, "Image.", PNG)])),
-        ("video", object(&[required("video", CAPTIONED, "Video.", MP4)])),
-        ("document", object(&[required("document", DOCUMENT, "Document.", PDF)])),
+        ("image", object(&[required("image", CAPTIONED).about("Image.").example(PNG)])),
+        ("video", object(&[required("video", CAPTIONED).about("Video.").example(MP4)])),
+        ("document", object(&[required("document", DOCUMENT).about("Document.").example(PDF)])),
     ],
 });
 
 /// Document 000; `galaxy_message` is the name of the on-premises API (document 004).
 const FLOW_ACTION: Rule = Rule::Object(object(&[
-    required(
-        "name",
-        one_of(&["flow", "galaxy_message"]),
-        "Name of the action; `galaxy_message` on premises.",
-        r#""flow""#,
-    ),
+    required("name", one_of(&["flow", "galaxy_message"]))
+        .about("Name of the action; `galaxy_message` on premises.")
+        .example(r#""flow""#),
     required(
         "parameters",
         Rule::Object(Object {
             fields: &[
-                required("flow_message_version", one_of(&["3"]), "Version of flow messages.", r#""3""#),
-                required(
-                    "flow_token",
-                    ANY_TEXT,
-                    "Token that is returned with the reply and identifies the message.",
-                    r#""{{ message_ref }}""#,
-                ),
-                required("flow_id", ANY_TEXT, "Id of the flow at WhatsApp.", r#""1323""#),
-                required(
-                    "flow_cta",
-                    Rule::Text(text(20, EXOTEL).form(Form::NoEmoji)),
-                    "Text of the button, without emoji.",
-                    r#""Book""#,
-                ),
-                required(
-                    "flow_action",
-                    one_of(&["navigate", "data_exchange"]),
-                    "Start of the flow: `navigate` opens a screen that the job names; `data_exchange` asks the flow's endpoint.",
-                    r#""navigate""#,
-                ),
-                optional(
-                    "flow_action_payload",
-                    FLOW_PAYLOAD,
-                    "First screen: required with `navigate`, and not allowed with `data_exchange`.",
-                    r#"{ "screen": "WELCOME", "data": { "name": "{{ name }}" } }"#,
-                ),
-                optional("mode", one_of(&["draft", "published"]), "Version of the flow.", r#""published""#)
+                required("flow_message_version", one_of(&["3"]))
+                    .about("Version of flow messages.")
+                    .example(r#""3""#),
+                required("flow_token", ANY_TEXT)
+                    .about("Token that is returned with the reply and identifies the message.")
+                    .example(r#""{{ message_ref }}""#),
+                required("flow_id", ANY_TEXT).about("Id of the flow at WhatsApp.").example(r#""1323""#),
+                required("flow_cta", Rule::Text(text(20, EXOTEL).form(Form::NoEmoji)))
+                    .about("Text of the button, without emoji.")
+                    .example(r#""Book""#),
+                required("flow_action", one_of(&["navigate", "data_exchange"]))
+                    .about("Start of the flow: `navigate` opens a screen that the job names; `data_exchange` asks \
+                         the flow's endpoint.")
+                    .example(r#""navigate""#),
+                optional("flow_action_payload", FLOW_PAYLOAD)
+                    .about("First screen: required with `navigate`, and not allowed with `data_exchange`.")
+                    .example(r#"{ "screen": "WELCOME", "data": { "name": "{{ name }}" } }"#),
+                optional("mode", one_of(&["draft", "published"]))
+                    .about("Version of the flow.")
+                    .example(r#""published""#)
                     .or(r#""published""#),
             ],
             elsewhere: &[],
@@ -135,19 +114,16 @@ const FLOW_ACTION: Rule = Rule::Object(object(&[
                 "else": { "properties": { "flow_action_payload": false } }
             }"#,
         }),
-        "Parameters of the flow.",
-        r#"{ "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" }"#,
-    ),
+    )
+    .about("Parameters of the flow.")
+    .example(r#"{ "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" }"#),
 ]));
 
 const FLOW_PAYLOAD: Rule = Rule::Object(object(&[
-    required("screen", ANY_TEXT, "Name of the screen in the flow.", r#""WELCOME""#),
-    optional(
-        "data",
-        Rule::AnyObject { may_be_empty: false },
-        "Values for the screen.",
-        r#"{ "name": "{{ name }}" }"#,
-    ),
+    required("screen", ANY_TEXT).about("Name of the screen in the flow.").example(r#""WELCOME""#),
+    optional("data", Rule::AnyObject { may_be_empty: false })
+        .about("Values for the screen.")
+        .example(r#"{ "name": "{{ name }}" }"#),
 ]));
 
 /// Document 000: required if `flow_action` is navigate, omitted otherwise.
@@ -172,13 +148,10 @@ fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Fi
 /// Document 001: a button of 20 characters, 1 to 10 sections, 10 rows in all.
 const LIST_ACTION: Rule = Rule::Object(Object {
     fields: &[
-        required("button", Rule::Text(text(20, EXOTEL)), "Text of the button.", r#""Choose""#),
-        required(
-            "sections",
-            Rule::List { of: &SECTION, min: 1, max: 10 },
-            "Sections with rows: at most 10 rows in all sections.",
-            r#"[{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }]"#,
-        ),
+        required("button", Rule::Text(text(20, EXOTEL))).about("Text of the button.").example(r#""Choose""#),
+        required("sections", Rule::List { of: &SECTION, min: 1, max: 10 })
+            .about("Sections with rows: at most 10 rows in all sections.")
+            .example(r#"[{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }]"#),
     ],
     elsewhere: &[],
     also: |action, findings, pointer| {
@@ -213,43 +186,28 @@ const LIST_ACTION: Rule = Rule::Object(Object {
 });
 
 const SECTION: Rule = Rule::Object(object(&[
-    optional(
-        "title",
-        Rule::Text(text(24, EXOTEL)),
-        "Title of the section: required if there are several sections.",
-        r#""Morning""#,
-    ),
-    required(
-        "rows",
-        Rule::List { of: &ROW, min: 1, max: 10 },
-        "Rows that the recipient can choose.",
-        r#"[{ "id": "10", "title": "Ten o'clock" }]"#,
-    ),
+    optional("title", Rule::Text(text(24, EXOTEL)))
+        .about("Title of the section: required if there are several sections.")
+        .example(r#""Morning""#),
+    required("rows", Rule::List { of: &ROW, min: 1, max: 10 })
+        .about("Rows that the recipient can choose.")
+        .example(r#"[{ "id": "10", "title": "Ten o'clock" }]"#),
 ]));
 const ROW: Rule = Rule::Object(object(&[
-    required(
-        "id",
-        Rule::Text(text(200, EXOTEL)),
-        "Id that is returned when the row is chosen. Each row has a different id.",
-        r#""10""#,
-    ),
-    required("title", Rule::Text(text(24, EXOTEL)), "Title of the row.", r#""Ten o'clock""#),
-    optional(
-        "description",
-        Rule::Text(text(72, EXOTEL)),
-        "Small text below the title.",
-        r#""Two places left""#,
-    ),
+    required("id", Rule::Text(text(200, EXOTEL)))
+        .about("Id that is returned when the row is chosen. Each row has a different id.")
+        .example(r#""10""#),
+    required("title", Rule::Text(text(24, EXOTEL))).about("Title of the row.").example(r#""Ten o'clock""#),
+    optional("description", Rule::Text(text(72, EXOTEL)))
+        .about("Small text below the title.")
+        .example(r#""Two places left""#),
 ]));
 
 /// Document 001: up to 3 reply buttons with different titles.
 const BUTTON_ACTION: Rule = Rule::Object(Object {
-    fields: &[required(
-        "buttons",
-        BUTTONS,
-        "Buttons, each with a different title and id.",
-        r#"[{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }]"#,
-    )],
+    fields: &[required("buttons", BUTTONS)
+        .about("Buttons, each with a different title and id.")
+        .example(r#"[{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }]"#)],
     elsewhere: &[],
     also: |action, findings, pointer| {
         let none = Vec::new();
@@ -270,17 +228,16 @@ const BUTTON: Rule = Rule::Choice(Choice {
         object(&[required(
             "reply",
             Rule::Object(object(&[
-                required(
-                    "id",
-                    Rule::Text(text(256, EXOTEL).form(Form::Trimmed)),
-                    "Id that is returned when the button is tapped.",
-                    r#""yes""#,
-                ),
-                required("title", Rule::Text(text(20, EXOTEL)), "Text of the button.", r#""Yes""#),
+                required("id", Rule::Text(text(256, EXOTEL).form(Form::Trimmed)))
+                    .about("Id that is returned when the button is tapped.")
+                    .example(r#""yes""#),
+                required("title", Rule::Text(text(20, EXOTEL)))
+                    .about("Text of the button.")
+                    .example(r#""Yes""#),
             ])),
-            "Reply button.",
-            r#"{ "id": "yes", "title": "Yes" }"#,
-        )]),
+        )
+        .about("Reply button.")
+        .example(r#"{ "id": "yes", "title": "Yes" }"#)]),
     )],
 });
 

@@ -13,34 +13,27 @@ use crate::campaign::rules::{
 /// may be.
 pub(super) const TEMPLATE: Rule = Rule::Object(Object { elsewhere: OF_MAKING, ..object(TEMPLATE_FIELDS) });
 const TEMPLATE_FIELDS: &[Field] = &[
-    required(
-        "name",
-        Rule::Text(text(512, Authority::Meta).form(Form::Name)),
-        "Name of the template.",
-        r#""diwali_offer""#,
-    ),
+    required("name", Rule::Text(text(512, Authority::Meta).form(Form::Name)))
+        .about("Name of the template.")
+        .example(r#""diwali_offer""#),
     required(
         "language",
         Rule::Object(object(&[
-            required("code", ANY_TEXT, "Code of the language, with or without the country.", r#""en_US""#),
-            optional(
-                "policy",
-                one_of(&["deterministic"]),
-                "Language policy: the template is sent in this language only.",
-                r#""deterministic""#,
-            )
-            .or(r#""deterministic""#),
+            required("code", ANY_TEXT)
+                .about("Code of the language, with or without the country.")
+                .example(r#""en_US""#),
+            optional("policy", one_of(&["deterministic"]))
+                .about("Language policy: the template is sent in this language only.")
+                .example(r#""deterministic""#)
+                .or(r#""deterministic""#),
         ])),
-        "Language of the template.",
-        r#"{ "code": "en_US" }"#,
-    ),
-    optional(
-        "components",
-        Rule::List { of: &COMPONENT, min: 0, max: usize::MAX },
-        "Values of the template's header, body and buttons.",
-        r#"[{ "type": "body", "parameters": [{ "type": "text", "text": "{{ name }}" }] }]"#,
     )
-    .or("[]"),
+    .about("Language of the template.")
+    .example(r#"{ "code": "en_US" }"#),
+    optional("components", Rule::List { of: &COMPONENT, min: 0, max: usize::MAX })
+        .about("Values of the template's header, body and buttons.")
+        .example(r#"[{ "type": "body", "parameters": [{ "type": "text", "text": "{{ name }}" }] }]"#)
+        .or("[]"),
 ];
 
 /// Document 004 lists these fields of sending a template, but they belong to its creation.
@@ -52,20 +45,17 @@ const COMPONENT: Rule = Rule::Choice(Choice {
     tag: "type",
     common: &[],
     arms: &[
-        ("header", object(&[required("parameters", PARAMETERS, VALUES, VALUE)])),
-        ("body", object(&[required("parameters", PARAMETERS, VALUES, VALUE)])),
+        ("header", object(&[required("parameters", PARAMETERS).about(VALUES).example(VALUE)])),
+        ("body", object(&[required("parameters", PARAMETERS).about(VALUES).example(VALUE)])),
         (
             "button",
             Object {
                 fields: &[
-                    required(
-                        "sub_type",
-                        one_of(&["flow", "quick_reply", "url", "copy_code"]),
-                        "Type of the button.",
-                        r#""url""#,
-                    ),
-                    required("index", INDEX, "Position of the button, from 0.", r#""0""#),
-                    optional("parameters", PARAMETERS, VALUES, VALUE),
+                    required("sub_type", one_of(&["flow", "quick_reply", "url", "copy_code"]))
+                        .about("Type of the button.")
+                        .example(r#""url""#),
+                    required("index", INDEX).about("Position of the button, from 0.").example(r#""0""#),
+                    optional("parameters", PARAMETERS).about(VALUES).example(VALUE),
                 ],
                 elsewhere: OF_MAKING,
                 also: flow_button,
@@ -114,81 +104,62 @@ fn flow_button(button: &Map<String, Value>, findings: &mut Findings, pointer: &s
 }
 
 const PARAMETERS: Rule = Rule::List { of: &PARAMETER, min: 1, max: usize::MAX };
-const NAMED: &[Field] = &[optional(
-    "parameter_name",
-    ANY_TEXT,
-    "Name of the placeholder, if the template names its placeholders.",
-    r#""customer""#,
-)];
+const NAMED: &[Field] = &[optional("parameter_name", ANY_TEXT)
+    .about("Name of the placeholder, if the template names its placeholders.")
+    .example(r#""customer""#)];
 const PARAMETER: Rule = Rule::Choice(Choice {
     tag: "type",
     common: NAMED,
     arms: &[
         (
             "text",
-            object(&[required(
-                "text",
-                Rule::Text(text(0, Authority::Meta).form(Form::Parameter)),
-                "Value. It may not contain line breaks, tabs or five consecutive spaces (see `whitespace`).",
-                r#""{{ name }}""#,
-            )]),
+            object(&[required("text", Rule::Text(text(0, Authority::Meta).form(Form::Parameter)))
+                .about("Value. It may not contain line breaks, tabs or five consecutive spaces (see `whitespace`).")
+                .example(r#""{{ name }}""#)]),
         ),
         (
             "payload",
-            object(&[required(
-                "payload",
-                ANY_TEXT,
-                "Payload that is returned when the button is tapped.",
-                r#""yes""#,
-            )]),
+            object(&[required("payload", ANY_TEXT)
+                .about("Payload that is returned when the button is tapped.")
+                .example(r#""yes""#)]),
         ),
         (
             "coupon_code",
-            object(&[required("coupon_code", ANY_TEXT, "Code that the button copies.", r#""DIWALI25""#)]),
+            object(&[required("coupon_code", ANY_TEXT)
+                .about("Code that the button copies.")
+                .example(r#""DIWALI25""#)]),
         ),
         (
             "currency",
-            object(&[required(
-                "currency",
-                Rule::AnyObject { may_be_empty: false },
-                "Amount, in thousandths.",
-                r#"{ "fallback_value": "₹ 1,499", "code": "INR", "amount_1000": 1499000 }"#,
-            )]),
+            object(&[required("currency", Rule::AnyObject { may_be_empty: false })
+                .about("Amount, in thousandths.")
+                .example(r#"{ "fallback_value": "₹ 1,499", "code": "INR", "amount_1000": 1499000 }"#)]),
         ),
         (
             "date_time",
-            object(&[required(
-                "date_time",
-                Rule::AnyObject { may_be_empty: false },
-                "Date and time.",
-                r#"{ "fallback_value": "1 November, 9:00" }"#,
-            )]),
+            object(&[required("date_time", Rule::AnyObject { may_be_empty: false })
+                .about("Date and time.")
+                .example(r#"{ "fallback_value": "1 November, 9:00" }"#)]),
         ),
-        ("image", object(&[required("image", LINKED, "Image.", PNG)])),
-        ("video", object(&[required("video", LINKED, "Video.", MP4)])),
-        ("document", object(&[required("document", DOCUMENT, "Document.", PDF)])),
-        ("location", object(&[required("location", LOCATION, "Location.", PLACE)])),
+        ("image", object(&[required("image", LINKED).about("Image.").example(PNG)])),
+        ("video", object(&[required("video", LINKED).about("Video.").example(MP4)])),
+        ("document", object(&[required("document", DOCUMENT).about("Document.").example(PDF)])),
+        ("location", object(&[required("location", LOCATION).about("Location.").example(PLACE)])),
         (
             "action",
             object(&[required(
                 "action",
                 Rule::Object(object(&[
-                    optional(
-                        "flow_token",
-                        TOKEN,
-                        "Token that is returned with the reply and identifies the message.",
-                        r#""{{ message_ref }}""#,
-                    ),
-                    optional(
-                        "flow_action_data",
-                        Rule::AnyObject { may_be_empty: true },
-                        "Values for the first screen of the flow.",
-                        r#"{ "name": "{{ name }}" }"#,
-                    ),
+                    optional("flow_token", TOKEN)
+                        .about("Token that is returned with the reply and identifies the message.")
+                        .example(r#""{{ message_ref }}""#),
+                    optional("flow_action_data", Rule::AnyObject { may_be_empty: true })
+                        .about("Values for the first screen of the flow.")
+                        .example(r#"{ "name": "{{ name }}" }"#),
                 ])),
-                "Parameters of the button's flow.",
-                r#"{ "flow_token": "{{ message_ref }}" }"#,
-            )]),
+            )
+            .about("Parameters of the button's flow.")
+            .example(r#"{ "flow_token": "{{ message_ref }}" }"#)]),
         ),
     ],
 });

@@ -1,13 +1,33 @@
-//! Rate limits: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
+//! The limits of a job, and rates: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
+//!
+//! An account's limits in the configuration are rates, too.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::num::NonZeroU32;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{borrow::Cow, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use crate::campaign::rules::{Rule, Spelled, object, optional, parses};
+
+/// Limits of a job.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct JobLimits {
+    /// Rate of messages of this campaign.
+    pub messages: Option<Rate>,
+}
+
+/// The form of a job's limits.
+pub(super) const LIMITS: Rule = Rule::Object(object(&[optional(
+    "messages",
+    Rule::Parsed {
+        check: parses::<Rate>,
+        about: "a limit, e.g. 80/s or 200/min,burst=20",
+        spelled: Spelled::As(Rate::PATTERN),
+    },
+)
+.about("Maximum rate of the campaign's messages: per second (`s`), minute (`min`), hour (`h`) or day (`d`). The default is \
+     no limit.")
+.example(r#""50/s""#)]));
 
 /// A rate and its burst: at most `rate × t + burst` in any period `t`.
 ///
@@ -17,7 +37,7 @@ use serde::{Deserialize, Serialize};
 /// let rate: Rate = "200/min".parse()?;
 /// assert_eq!(rate.burst().get(), 3); // what comes in a second
 /// assert_eq!("80/s,burst=100".parse::<Rate>()?.burst().get(), 100);
-/// # Ok::<(), flowcast::campaign::rate::InvalidRate>(())
+/// # Ok::<(), flowcast::campaign::job::InvalidRate>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
