@@ -11,10 +11,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -25,10 +22,8 @@ pub use self::account::{ANSWERS_WITHIN, AccountConfig, CallbackHeader, Limits};
 pub use self::schema::config_schema;
 pub use self::secret::Secret;
 pub use self::settings::Settings;
-use crate::campaign::EventName;
 pub use crate::campaign::HumanDuration as Time;
-use crate::campaign::problem::nearest;
-use crate::campaign::rules::is_link;
+use crate::campaign::{EventName, price::number, problem::nearest, rules::is_link};
 
 /// All of it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -267,24 +262,14 @@ impl Default for Audiences {
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
-/// Reads a number, or a text with a number: values of the environment are texts.
-fn number<'de, T: Deserialize<'de> + FromStr, D: Deserializer<'de>>(
+fn whole_number<'de, T: Deserialize<'de> + FromStr, D: Deserializer<'de>>(
     deserializer: D,
     range: &str,
 ) -> Result<T, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either<T> {
-        Number(T),
-        Text(String),
-    }
     let wrong = || serde::de::Error::custom(format!("must be a whole number from {range}"));
-    match Either::deserialize(deserializer).map_err(|_| wrong())? {
-        Either::Number(number) => Ok(number),
-        Either::Text(text) => text.trim().parse().map_err(|_| wrong()),
-    }
+    number(deserializer).ok_or_else(wrong)
 }
 
 fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    number(deserializer, "0 to 4294967295")
+    whole_number(deserializer, "0 to 4294967295")
 }

@@ -1,17 +1,14 @@
 //! Rows of a CSV file in any of the usual dialects.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{collections::HashMap, io, sync::Arc};
 
 use csv::ByteRecord;
 
 use super::open::{Bytes, failure};
-use super::path::name;
-use super::{AudienceError, Settings};
-use crate::campaign::text::is_invisible;
-use crate::campaign::{Columns, PhoneParser};
+use super::{AudienceError, Settings, path::name};
+use crate::campaign::{Columns, PhoneParser, text::is_invisible};
 
 /// The delimiters that are detected in the header.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -19,24 +16,33 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 pub(super) struct CsvRows {
     reader: csv::Reader<Bytes>,
     path: PathBuf,
-    columns: Columns,
+    pub(super) columns: Columns,
     record: ByteRecord,
     /// Offset of the current row, shared with [`Bytes`], which limits the row's length.
     row_start: Arc<AtomicU64>,
     /// Whether `record` is already the next row.
     ahead: bool,
     /// Whether a title line above the header was skipped.
-    has_title: bool,
-    empty_rows: u64,
+    pub(super) has_title: bool,
+    /// Number of empty rows so far.
+    pub(super) empty_rows: u64,
+}
+
+/// Returns the I/O error behind an error of the `csv` crate.
+pub(crate) fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }
 
 impl CsvRows {
     pub(super) fn open(path: &Path, settings: &Settings) -> Result<Self, AudienceError> {
         let mut bytes = Bytes::open(path, settings)?;
-        let row_start = bytes.row_start();
-        let of_sheet = bytes.named_delimiter().filter(|_| bytes.hidden_rows().is_some());
-        let delimiter = of_sheet.or(settings.delimiter).or(bytes.named_delimiter());
-        let delimiter = delimiter.unwrap_or_else(|| find_delimiter(bytes.start()));
+        let row_start = bytes.row_start.clone();
+        let of_sheet = bytes.named_delimiter.filter(|_| bytes.hidden_rows.is_some());
+        let delimiter = of_sheet.or(settings.delimiter).or(bytes.named_delimiter);
+        let delimiter = delimiter.unwrap_or_else(|| find_delimiter(&bytes.start));
         bytes.check_quotes(delimiter);
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
@@ -81,20 +87,6 @@ impl CsvRows {
         Ok(rows)
     }
 
-    /// Returns whether a title line above the header was skipped.
-    pub(super) fn has_title(&self) -> bool {
-        self.has_title
-    }
-
-    /// Returns the number of empty rows so far.
-    pub(super) fn empty_rows(&self) -> u64 {
-        self.empty_rows
-    }
-
-    pub(super) fn columns(&self) -> &Columns {
-        &self.columns
-    }
-
     pub(super) fn advance(&mut self) -> Result<bool, AudienceError> {
         if std::mem::take(&mut self.ahead) {
             return Ok(true);
@@ -111,14 +103,8 @@ impl CsvRows {
     fn read(&mut self) -> Result<bool, AudienceError> {
         self.row_start.store(self.reader.position().byte(), Ordering::Relaxed);
         let line = self.reader.position().line();
-        self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) => failure(&self.path, error, line),
-            // A flexible reader of byte records has no other errors.
-            other => {
-                let source = std::io::Error::other(format!("{other:?}"));
-                AudienceError::Io { name: name(&self.path), source }
-            }
-        })
+        let read = self.reader.read_byte_record(&mut self.record);
+        read.map_err(|error| failure(&self.path, io_error(error), line))
     }
 
     pub(super) fn bytes(&self) -> &Bytes {

@@ -160,28 +160,7 @@ fn char_of(byte: u8) -> char {
 /// Characters of Windows-1252 that Western names and prices do not contain: other encodings have letters at these
 /// bytes.
 fn is_unlikely(c: char) -> bool {
-    matches!(
-        c,
-        '\u{80}'
-            ..='\u{9f}'
-                | '\u{fffd}'
-                | 'ƒ'
-                | '†'
-                | '‡'
-                | '‰'
-                | 'ˆ'
-                | '˜'
-                | '¤'
-                | '¦'
-                | '¨'
-                | '¬'
-                | '¯'
-                | '¸'
-                | '¶'
-                | 'µ'
-                | '¢'
-                | '¥'
-    ) || matches!(c, 'Š' | 'š' | 'Ž' | 'ž' | 'Ÿ' | 'Ð' | 'ð' | 'Þ' | 'þ' | 'Ý' | 'ý' | '×' | '÷' | '‹' | '›')
+    matches!(c, '\u{80}'..='\u{9f}' | '\u{fffd}') || "ƒ†‡‰ˆ˜¤¦¨¬¯¸¶µ¢¥ŠšŽžŸÐðÞþÝý×÷‹›".contains(c)
 }
 
 /// Characters that never follow a letter within a word.

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::campaign::json::without_foreign_mark;
-use crate::campaign::{Columns, text};
+use crate::campaign::{Columns, json::without_foreign_mark, text};
 
 pub(super) struct ListRows {
-    columns: Columns,
+    pub(super) columns: Columns,
     /// Column indexes by name.
     places: HashMap<String, usize>,
     list: std::vec::IntoIter<Map<String, Value>>,
@@ -27,10 +26,6 @@ impl ListRows {
             }
         }
         Self { columns: Columns::new(names), places, list: list.into_iter(), row: Vec::new() }
-    }
-
-    pub(super) fn columns(&self) -> &Columns {
-        &self.columns
     }
 
     pub(super) fn advance(&mut self) -> bool {
@@ -73,7 +68,7 @@ mod tests {
         let job = json::read(job).unwrap();
         let list = serde_json::from_value(job["audience"]["recipients"].clone()).unwrap();
         let mut rows = ListRows::new(list);
-        let column = rows.columns().names().iter().position(|name| name == "of").unwrap();
+        let column = rows.columns.names().iter().position(|name| name == "of").unwrap();
         let mut read = Vec::new();
         while rows.advance() {
             let text = rows.text(column);

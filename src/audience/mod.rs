@@ -33,9 +33,9 @@ pub use scan::{Scan, scan};
 pub use sources::{Audiences, Root};
 
 pub use crate::campaign::job::HiddenRows;
-use crate::campaign::problem::listed;
-use crate::campaign::{Columns, Phone, PhoneParser, SkipReason, shown_and_number};
+use crate::campaign::{Columns, Phone, PhoneParser, SkipReason, problem::listed, shown_and_number};
 use csv_rows::CsvRows;
+pub(crate) use csv_rows::io_error;
 use list_rows::ListRows;
 use path::name;
 use rows::Rows;
@@ -85,11 +85,10 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let encoding = Encoding::default();
         Self {
             phone: None,
             delimiter: None,
-            encoding,
+            encoding: Encoding::default(),
             default_region: None,
             sheet: None,
             hidden_rows: HiddenRows::default(),
@@ -167,14 +166,14 @@ impl Audience {
     pub fn open(source: &Source, settings: &Settings) -> Result<Self, AudienceError> {
         let file = |path: &Path| {
             let rows = CsvRows::open(path, settings)?;
-            Ok::<_, AudienceError>((rows.columns().clone(), Rows::Csv(Box::new(rows)), name(path)))
+            Ok::<_, AudienceError>((rows.columns.clone(), Rows::Csv(Box::new(rows)), name(path)))
         };
         let (columns, rows, name) = match source {
             Source::File(path) => file(path)?,
             Source::Fetched(fetched) => file(fetched.path())?,
             Source::List(list) => {
                 let rows = ListRows::new(list.clone());
-                (rows.columns().clone(), Rows::List(rows), "the job's list of recipients".into())
+                (rows.columns.clone(), Rows::List(rows), "the job's list of recipients".into())
             }
         };
         let (count, most) = (columns.names().len(), settings.columns);

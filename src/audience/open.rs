@@ -1,9 +1,8 @@
 //! Reads the bytes of a file: unpacks them, converts them to UTF-8, checks and digests them.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{path::Path, sync::Arc};
 
 use memchr::{memchr, memchr_iter, memmem};
 
@@ -121,11 +120,12 @@ fn begun(reader: Box<dyn BufRead + Send>) -> io::Result<(Box<dyn BufRead + Send>
 pub(super) struct Bytes {
     reader: Box<dyn BufRead + Send>,
     /// The first bytes.
-    start: Vec<u8>,
-    encoding: Encoding,
-    hidden_rows: Option<u64>,
+    pub(super) start: Vec<u8>,
+    pub(super) encoding: Encoding,
+    /// The number of hidden rows, for a sheet of a workbook.
+    pub(super) hidden_rows: Option<u64>,
     /// The delimiter that the file itself names in a line before its header: `sep=;`.
-    named_delimiter: Option<u8>,
+    pub(super) named_delimiter: Option<u8>,
     /// The last two bytes of the previous chunk.
     last: [u8; 2],
     /// Number of bytes returned so far.
@@ -136,8 +136,8 @@ pub(super) struct Bytes {
     cut: Vec<u8>,
     /// Offset of that character.
     cut_at: u64,
-    /// Offset of the current row, used to limit its length.
-    row_start: Arc<AtomicU64>,
+    /// Offset of the current row, which the reader of rows updates; it limits the row's length.
+    pub(super) row_start: Arc<AtomicU64>,
     hasher: blake3::Hasher,
     /// The quote checker, once the delimiter is known.
     quotes: Option<Quotes>,
@@ -181,31 +181,6 @@ impl Bytes {
             hasher: blake3::Hasher::new(),
             quotes: None,
         })
-    }
-
-    /// Returns the offset of the current row, which the reader of rows updates.
-    pub(super) fn row_start(&self) -> Arc<AtomicU64> {
-        self.row_start.clone()
-    }
-
-    /// Returns the first bytes without consuming them.
-    pub(super) fn start(&self) -> &[u8] {
-        &self.start
-    }
-
-    /// Returns the number of hidden rows, for a sheet of a workbook.
-    pub(super) fn hidden_rows(&self) -> Option<u64> {
-        self.hidden_rows
-    }
-
-    /// Returns the delimiter that the file names itself, or that a sheet is written with.
-    pub(super) fn named_delimiter(&self) -> Option<u8> {
-        self.named_delimiter
-    }
-
-    /// Returns the encoding of the file.
-    pub(super) fn encoding(&self) -> Encoding {
-        self.encoding
     }
 
     /// Returns the digest of all bytes returned so far.
@@ -321,7 +296,7 @@ impl Read for Bytes {
             // A byte-order mark is not part of the first value.
             let mark: &[u8] = if self.position == 0 { b"\xef\xbb\xbf" } else { b"" };
             let chunk = out[..count].strip_prefix(mark).unwrap_or(&out[..count]);
-            let followed = if count == 0 { quotes.finish() } else { quotes.follow(chunk) };
+            let followed = if count == 0 { quotes.open().map_or(Ok(()), Err) } else { quotes.follow(chunk) };
             followed.map_err(|line| ReadError::OpenQuote { line })?;
         }
         self.hasher.update(&out[..count]);

@@ -1,8 +1,7 @@
 //! Resolves a job's path below the audience root. No path leads outside, not even through links.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs::File, io};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;

@@ -4,20 +4,16 @@
 //! An interrupted transfer resumes where it stopped, as long as the object is unchanged. Redirects are not followed,
 //! and an address that a job names cannot reach private networks.
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{HttpClient, HttpConnector};
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::http::HttpBuilder;
-use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
-use object_store::{PutMode, PutOptions, WriteMultipart};
+use object_store::{
+    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    WriteMultipart, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
+    http::HttpBuilder, path::Path as ObjectPath,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use url::Url;
@@ -154,11 +150,6 @@ impl Bucket {
         let store = store.map_err(|error| format!("{address}: {error}"))?;
         let folder = ObjectPath::from_url_path(url.path()).map_err(|error| format!("{address}: {error}"))?;
         Ok(Self { name: address.trim_end_matches('/').to_owned(), store, folder })
-    }
-
-    /// Returns the address as configured.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     fn object_path(&self, path: &str) -> Result<ObjectPath, AudienceError> {
@@ -334,9 +325,7 @@ async fn transfer(
         };
         let error = match store.get_opts(path, options).await {
             Err(object_store::Error::NotFound { .. }) => return Err(TransferError::Gone),
-            Err(object_store::Error::Precondition { .. }) => {
-                return Err(changed());
-            }
+            Err(object_store::Error::Precondition { .. }) => return Err(changed()),
             Err(error) => error.to_string(),
             Ok(answer) => {
                 let size = answer.meta.size;

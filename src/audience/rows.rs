@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::AudienceError;
-use super::csv_rows::CsvRows;
-use super::list_rows::ListRows;
+use super::{AudienceError, csv_rows::CsvRows, list_rows::ListRows};
 use crate::campaign::{NUMBER_MARK, Phone, PhoneError, PhoneParser, shown_and_number, text};
 
 pub(super) enum Rows {
@@ -31,7 +29,7 @@ impl Rows {
     /// an ordinary control character in the data, which is removed.
     pub(super) fn cleaned(&self, column: usize) -> Cow<'_, str> {
         match self {
-            Self::Csv(rows) if rows.bytes().hidden_rows().is_some() => {
+            Self::Csv(rows) if rows.bytes().hidden_rows.is_some() => {
                 let value = rows.value(column);
                 match value.split_once(NUMBER_MARK) {
                     Some(_) => Cow::Borrowed(value),

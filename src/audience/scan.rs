@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use super::csv_rows::CsvRows;
 use super::open::{failure, unpacked};
-use super::{AudienceError, Encoding, HiddenRows, Settings, Source};
-use crate::campaign::counted;
-use crate::campaign::text::shortened;
+use super::{AudienceError, Encoding, HiddenRows, Settings, Source, csv_rows::CsvRows};
+use crate::campaign::{counted, text::shortened};
 
 /// The facts about an audience from one pass, without parsing its numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Digest of the unpacked bytes. The same digest means the same audience.
     pub digest: String,
@@ -47,16 +45,12 @@ impl Scan {
         }
         if self.hidden_rows > 0 {
             let rows = counted(self.hidden_rows, "row");
-            let is_one = self.hidden_rows == 1;
-            notes.push(match (hidden, is_one) {
-                (HiddenRows::Send, true) => {
-                    format!("{rows} of the sheet is hidden, e.g. by a filter, and is sent too")
+            let are = if self.hidden_rows == 1 { "is" } else { "are" };
+            notes.push(match hidden {
+                HiddenRows::Send => {
+                    format!("{rows} of the sheet {are} hidden, e.g. by a filter, and {are} sent too")
                 }
-                (HiddenRows::Send, false) => {
-                    format!("{rows} of the sheet are hidden, e.g. by a filter, and are sent too")
-                }
-                (HiddenRows::Skip, true) => format!("{rows} of the sheet is hidden and skipped"),
-                (HiddenRows::Skip, false) => format!("{rows} of the sheet are hidden and skipped"),
+                HiddenRows::Skip => format!("{rows} of the sheet {are} hidden and skipped"),
             });
         }
         notes
@@ -79,16 +73,15 @@ fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
             changed.truncate(SHOWN_CHANGES);
         }
     }
-    let columns = rows.columns().names().to_vec();
     Ok(Scan {
         digest: rows.bytes().digest(),
         rows: count,
-        columns,
-        encoding: rows.bytes().encoding(),
+        columns: rows.columns.names().to_vec(),
+        encoding: rows.bytes().encoding,
         changed,
-        title: rows.has_title(),
-        empty_rows: rows.empty_rows(),
-        hidden_rows: rows.bytes().hidden_rows().unwrap_or_default(),
+        title: rows.has_title,
+        empty_rows: rows.empty_rows,
+        hidden_rows: rows.bytes().hidden_rows.unwrap_or_default(),
     })
 }
 
@@ -122,16 +115,7 @@ pub fn scan(source: &Source, settings: &Settings) -> Result<Scan, AudienceError>
                 hasher.update(b"\n");
             }
             let digest = hasher.finalize().to_hex().to_string();
-            Ok(Scan {
-                digest,
-                rows: list.len() as u64,
-                columns: Vec::new(),
-                encoding: Encoding::Utf8,
-                changed: Vec::new(),
-                title: false,
-                empty_rows: 0,
-                hidden_rows: 0,
-            })
+            Ok(Scan { digest, rows: list.len() as u64, ..Scan::default() })
         }
     }
 }

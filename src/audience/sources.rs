@@ -8,8 +8,7 @@ use url::{Host, Url};
 
 use super::remote::{Bucket, fetch_url, is_store};
 use super::{AudienceError, Source, resolve};
-use crate::campaign::Columns;
-use crate::campaign::job::CsvSource;
+use crate::campaign::{Columns, job::CsvSource};
 use crate::egress::EgressPolicy;
 
 /// The allowed sources of audiences, and the maximum number of columns.

@@ -7,12 +7,11 @@ mod package;
 mod sheet;
 mod xml;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use super::path::{name, open_real};
-use super::{AudienceError, FileKind, HiddenRows, ROW_LIMIT, Settings};
+use super::{AudienceError, FileKind, HiddenRows, ROW_LIMIT, Settings, io_error};
 use crate::campaign::problem::listed;
 use number_format::DateSystem;
 use package::Package;
@@ -45,10 +44,7 @@ impl From<io::Error> for WorkbookError {
 
 impl From<csv::Error> for WorkbookError {
     fn from(error: csv::Error) -> Self {
-        Self::Io(match error.into_kind() {
-            csv::ErrorKind::Io(error) => error,
-            other => io::Error::other(format!("{other:?}")),
-        })
+        Self::Io(io_error(error))
     }
 }
 
@@ -155,15 +151,11 @@ impl Rows {
         let first = *self.first.get_or_insert(column);
         let Some(place) = column.checked_sub(first).map(|place| place as usize) else { return Ok(()) };
         if place >= COLUMNS {
-            return Err(WorkbookError::Broken(format!("row {} has more than {COLUMNS} columns", row + 1)));
+            return Err(format!("row {} has more than {COLUMNS} columns", row + 1).into());
         }
         self.bytes += text.len();
         if self.bytes as u64 > ROW_LIMIT {
-            return Err(WorkbookError::Broken(format!(
-                "row {} is longer than {} KiB",
-                row + 1,
-                ROW_LIMIT >> 10
-            )));
+            return Err(format!("row {} is longer than {} KiB", row + 1, ROW_LIMIT >> 10).into());
         }
         if place >= self.record.len() {
             self.record.resize(place + 1, String::new());
@@ -425,7 +417,7 @@ mod tests {
         for delimiter in [None, Some(b';')] {
             let settings = Settings { delimiter, ..Settings::default() };
             let rows = super::super::csv_rows::CsvRows::open(&path, &settings).unwrap();
-            assert_eq!(rows.columns().names(), ["sep=;", "a;b;c;d"]);
+            assert_eq!(rows.columns.names(), ["sep=;", "a;b;c;d"]);
             assert_eq!(rows.value(1), "name; or nick; or both");
         }
     }

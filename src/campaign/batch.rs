@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::CampaignId;
-use super::phone::Phone;
+use super::{id::CampaignId, phone::Phone};
 
 /// Maximum number of messages of a batch (Exotel, document 001: more than 100 in a request is a 400).
 pub const BATCH_LIMIT: usize = 100;

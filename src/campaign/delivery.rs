@@ -1,33 +1,28 @@
 //! The life of a message after its provider accepted it: delivery states and replies, merged from reports in any
 //! order, with repetitions.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::digest::digest;
-use super::id::MessageRef;
-use super::phone::Phone;
+use super::{digest::digest, id::MessageRef, phone::Phone};
 
-/// The delivery state of a message. States are ordered and only advance: a delivery that is reported after a failure
-/// is real, because a recipient may have several devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// On its way to the recipient.
-    Sent,
-    /// It could not be delivered.
-    Failed,
-    /// On a device of the recipient.
-    Delivered,
-    /// The recipient has opened it.
-    Read,
+super::state::words! {
+    /// The delivery state of a message. States are ordered and only advance: a delivery that is reported after a failure
+    /// is real, because a recipient may have several devices.
+    #[derive(PartialOrd, Ord)]
+    pub enum Delivery {
+        /// On its way to the recipient.
+        Sent = "sent",
+        /// It could not be delivered.
+        Failed = "failed",
+        /// On a device of the recipient.
+        Delivered = "delivered",
+        /// The recipient has opened it.
+        Read = "read",
+    }
 }
-
-super::state::words!(Delivery, Sent = "sent", Failed = "failed", Delivered = "delivered", Read = "read",);
 
 /// A report on a message.
 #[derive(Clone, Debug, PartialEq)]

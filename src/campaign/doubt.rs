@@ -3,8 +3,7 @@
 //! The code is stored with the message and never changes. The sentence is derived from the code; it is for people and may be
 //! reworded. Earlier versions stored a digest of the sentence in place of the code.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// The cause of a doubt. A number is the HTTP status of the provider's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

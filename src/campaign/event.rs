@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::CampaignState;
-use super::time;
+use super::{CampaignState, time};
 
 /// Version of the format.
 const VERSION: u8 = 1;

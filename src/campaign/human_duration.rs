@@ -1,8 +1,6 @@
 //! Durations: `30s`, `5min`, `2h`, `30d`.
 
-use std::time::Duration;
-
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};

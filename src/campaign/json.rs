@@ -1,9 +1,7 @@
 //! Reads the JSON of jobs and control documents. JSON does not define duplicate names and numbers beyond 64 bits:
 //! here a duplicate name is an error, and a large number keeps its digits.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::fmt;
+use std::{borrow::Cow, cell::RefCell, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -162,10 +160,6 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
         Ok(value.into())
     }
 

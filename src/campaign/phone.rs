@@ -1,7 +1,6 @@
 //! An E.164 number. `phone_parser.rs` reads other spellings.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

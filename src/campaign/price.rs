@@ -1,7 +1,6 @@
 //! Prices of messages by destination, from the configuration. Used for the forecast only, not for billing.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
@@ -80,27 +79,25 @@ impl<'de> Deserialize<'de> for Prefix {
 
 impl<'de> Deserialize<'de> for Price {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(f64),
-            // Environment variables are always texts.
-            Text(String),
-        }
-        let price = match Either::deserialize(deserializer) {
-            Ok(Either::Number(price)) => Some(price),
-            Ok(Either::Text(text)) => text.trim().parse().ok(),
-            Err(_) => None,
-        };
-        let Some(price) = price.filter(|price| (0.0..=1_000_000.0).contains(price)) else {
+        let Some(price) = number(deserializer).filter(|price: &f64| (0.0..=1_000_000.0).contains(price))
+        else {
             return Err(serde::de::Error::custom("a price must be a number from 0 to 1000000"));
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the bounds were checked"
-        )]
         Ok(Self((price * PARTS as f64).round() as u64))
+    }
+}
+
+/// Reads a number, or a text with a number: values of the environment are texts.
+pub(crate) fn number<'de, T: Deserialize<'de> + FromStr, D: Deserializer<'de>>(deserializer: D) -> Option<T> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either<T> {
+        Number(T),
+        Text(String),
+    }
+    match Either::deserialize(deserializer).ok()? {
+        Either::Number(number) => Some(number),
+        Either::Text(text) => text.trim().parse().ok(),
     }
 }
 

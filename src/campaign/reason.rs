@@ -6,8 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::notice::KeptNotice;
-use super::{CampaignId, CampaignState, counted};
+use super::{CampaignId, CampaignState, counted, notice::KeptNotice};
 
 /// The reason of a campaign's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,8 @@ pub struct Window {
     days: Option<Vec<Day>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A day of the week, in the order of the week.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Day {
     Mon,
@@ -77,9 +78,7 @@ impl Schedule {
             opening => opening,
         }
     }
-}
 
-impl Schedule {
     /// Returns when work of a given duration is finished, from `start` and while the schedule is open; `None` if the
     /// schedule expires before, or the work takes longer than the forecast covers.
     pub fn end_of(&self, start: Timestamp, takes: std::time::Duration) -> Option<Timestamp> {
@@ -148,16 +147,8 @@ impl Window {
     }
 
     fn includes(&self, weekday: Weekday) -> bool {
-        let day = match weekday {
-            Weekday::Monday => Day::Mon,
-            Weekday::Tuesday => Day::Tue,
-            Weekday::Wednesday => Day::Wed,
-            Weekday::Thursday => Day::Thu,
-            Weekday::Friday => Day::Fri,
-            Weekday::Saturday => Day::Sat,
-            Weekday::Sunday => Day::Sun,
-        };
-        self.days.as_ref().is_none_or(|days| days.contains(&day))
+        let is_it = |day: &Day| *day as i8 == weekday.to_monday_zero_offset();
+        self.days.as_ref().is_none_or(|days| days.iter().any(is_it))
     }
 }
 

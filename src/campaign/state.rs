@@ -2,14 +2,22 @@
 //!
 //! Every ledger checks each change of state here.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Implements the text forms of an enum: `as_str`, `Display`, `FromStr` and `ALL`.
+/// Defines an enum with the word of each value, and its text forms: `as_str`, `Display`, `FromStr` and `ALL`.
 macro_rules! words {
-    ($type:ident, $($variant:ident = $word:literal),+ $(,)?) => {
+    ($(#[$attribute:meta])* pub enum $type:ident {
+        $($(#[$about:meta])* $variant:ident = $word:literal,)+
+    }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $type {
+            $($(#[$about])* $variant,)+
+        }
+
         impl $type {
             /// All values.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
@@ -40,35 +48,24 @@ macro_rules! words {
 
 pub(super) use words;
 
-/// The state of a message.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum MessageState {
-    /// Not sent yet.
-    Pending,
-    /// Claimed: a request may be on its way.
-    Sending,
-    /// The provider accepted it.
-    Accepted,
-    /// The provider rejected it.
-    Rejected,
-    /// It may or may not have been accepted. Never resent automatically.
-    InDoubt,
-    /// The row is not sent, with a [`SkipReason`].
-    Skipped,
+words! {
+    /// The state of a message.
+    #[derive(PartialOrd, Ord, utoipa::ToSchema)]
+    pub enum MessageState {
+        /// Not sent yet.
+        Pending = "pending",
+        /// Claimed: a request may be on its way.
+        Sending = "sending",
+        /// The provider accepted it.
+        Accepted = "accepted",
+        /// The provider rejected it.
+        Rejected = "rejected",
+        /// It may or may not have been accepted. Never resent automatically.
+        InDoubt = "in_doubt",
+        /// The row is not sent, with a [`SkipReason`].
+        Skipped = "skipped",
+    }
 }
-
-words!(
-    MessageState,
-    Pending = "pending",
-    Sending = "sending",
-    Accepted = "accepted",
-    Rejected = "rejected",
-    InDoubt = "in_doubt",
-    Skipped = "skipped",
-);
 
 impl MessageState {
     /// Returns whether a message may change from this state to `next`.
@@ -97,64 +94,45 @@ impl MessageState {
     }
 }
 
-/// Why a row is not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SkipReason {
-    /// The phone column has no valid number.
-    InvalidNumber,
-    /// An earlier row has the same number.
-    Duplicate,
-    /// The number is on the suppression list.
-    Suppressed,
-    /// A placeholder's column is empty and has no default.
-    MissingVariable,
-    /// The content breaks a limit with this row's values.
-    InvalidContent,
-    /// The campaign's `expires_at` passed before the message was sent.
-    Expired,
-    /// The campaign was cancelled before the message was sent.
-    Cancelled,
+words! {
+    /// Why a row is not sent.
+    #[derive(PartialOrd, Ord)]
+    pub enum SkipReason {
+        /// The phone column has no valid number.
+        InvalidNumber = "invalid_number",
+        /// An earlier row has the same number.
+        Duplicate = "duplicate",
+        /// The number is on the suppression list.
+        Suppressed = "suppressed",
+        /// A placeholder's column is empty and has no default.
+        MissingVariable = "missing_variable",
+        /// The content breaks a limit with this row's values.
+        InvalidContent = "invalid_content",
+        /// The campaign's `expires_at` passed before the message was sent.
+        Expired = "expired",
+        /// The campaign was cancelled before the message was sent.
+        Cancelled = "cancelled",
+    }
 }
 
-words!(
-    SkipReason,
-    InvalidNumber = "invalid_number",
-    Duplicate = "duplicate",
-    Suppressed = "suppressed",
-    MissingVariable = "missing_variable",
-    InvalidContent = "invalid_content",
-    Expired = "expired",
-    Cancelled = "cancelled",
-);
-
-/// The state of a campaign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CampaignState {
-    /// Waiting for its `start_at`.
-    Scheduled,
-    /// Sending, or waiting for a limit or its window.
-    Running,
-    /// Paused by an operator.
-    Paused,
-    /// Stopped by flowcast, with a reason.
-    Held,
-    /// Every row is settled.
-    Completed,
-    /// Cancelled by an operator.
-    Cancelled,
+words! {
+    /// The state of a campaign.
+    #[derive(utoipa::ToSchema)]
+    pub enum CampaignState {
+        /// Waiting for its `start_at`.
+        Scheduled = "scheduled",
+        /// Sending, or waiting for a limit or its window.
+        Running = "running",
+        /// Paused by an operator.
+        Paused = "paused",
+        /// Stopped by flowcast, with a reason.
+        Held = "held",
+        /// Every row is settled.
+        Completed = "completed",
+        /// Cancelled by an operator.
+        Cancelled = "cancelled",
+    }
 }
-
-words!(
-    CampaignState,
-    Scheduled = "scheduled",
-    Running = "running",
-    Paused = "paused",
-    Held = "held",
-    Completed = "completed",
-    Cancelled = "cancelled",
-);
 
 impl CampaignState {
     /// Returns whether it has ended.

@@ -3,8 +3,7 @@
 //! Characters that move the cursor, start a line or change the reading direction are escaped, so that no job,
 //! audience or provider can overwrite a terminal, a log or a page.
 
-use std::borrow::Cow;
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// Returns bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {

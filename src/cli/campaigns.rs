@@ -1,7 +1,6 @@
 //! `flowcast campaigns`: one line per campaign, newest first.
 
 use std::fmt::Write;
-use std::process::ExitCode;
 
 use super::{Outcome, line, open, print};
 use crate::campaign::thousands;
@@ -14,8 +13,7 @@ pub(super) async fn main(store: &open::StoreArgs, config: &Config, json: bool) -
     let campaigns = listing::all(&opened).await?;
     if json {
         let list: Vec<Status> = campaigns.iter().map(Status::from).collect();
-        print(&line(&list)?)?;
-        return Ok(ExitCode::SUCCESS);
+        return print(&line(&list)?);
     }
     let width = campaigns.iter().map(|campaign| campaign.id.as_str().len()).max().unwrap_or(0).max(8);
     let mut text = String::new();
@@ -40,6 +38,5 @@ pub(super) async fn main(store: &open::StoreArgs, config: &Config, json: bool) -
             campaign.submitted_at,
         );
     }
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    print(&text)
 }

@@ -1,17 +1,13 @@
 //! `flowcast check`: checks a job and its audience without sending.
 
-use std::fmt::Write;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{fmt::Write, path::PathBuf};
 
 use clap::Args;
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
 use super::{Failure, Outcome, line, look, open, print, write_line};
-use crate::campaign::content::preview;
-use crate::campaign::problem::listed;
-use crate::campaign::{counted, thousands, visible};
+use crate::campaign::{content::preview, counted, problem::listed, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, LoadedJob, prepare};
 use crate::provider::PROVIDERS;
@@ -51,8 +47,7 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
     if check.look {
         checked.warnings.extend(look::fetch_media(&checked.messages).await.map_err(Failure::Outside)?);
     }
-    print(&if json { line(&checked)? } else { as_text(&prepared, &account, &checked) })?;
-    Ok(ExitCode::SUCCESS)
+    print(&if json { line(&checked)? } else { as_text(&prepared, &account, &checked) })
 }
 
 fn as_text(prepared: &LoadedJob, account: &Account, found: &Checked) -> String {

@@ -1,7 +1,5 @@
 //! `flowcast completions`: a script that completes commands and options in a shell.
 
-use std::process::ExitCode;
-
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
@@ -17,6 +15,5 @@ pub(super) struct Completions {
 pub(super) fn main(completions: &Completions) -> Outcome {
     let mut script = Vec::new();
     generate(completions.shell, &mut super::Args::command(), "flowcast", &mut script);
-    print(&String::from_utf8_lossy(&script))?;
-    Ok(ExitCode::SUCCESS)
+    print(&String::from_utf8_lossy(&script))
 }

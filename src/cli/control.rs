@@ -7,9 +7,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, open, operator, print, write_line};
-use crate::campaign::HumanDuration;
 use crate::campaign::control::{Action, Control};
-use crate::campaign::counted;
+use crate::campaign::{HumanDuration, counted};
 use crate::config::Config;
 use crate::dispatch::control;
 use crate::ledger::Access;
@@ -76,8 +75,7 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()), asked_at: None };
     let done = control(&ledger, &asked).await?;
     if json {
-        print(&format!("{}\n", json!({ "id": id, "state": done.state, "messages": done.messages })))?;
-        return Ok(ExitCode::SUCCESS);
+        return print(&format!("{}\n", json!({ "id": id, "state": done.state, "messages": done.messages })));
     }
     let messages = counted(done.messages, "message");
     let what = match action {

@@ -1,8 +1,6 @@
 //! `flowcast dead`: the dead-letter queue, with jobs that could not be read or were refused. They stay on the broker,
 //! unchanged, until an operator requeues or discards them.
 
-use std::process::ExitCode;
-
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -11,8 +9,7 @@ use crate::campaign::{CampaignId, counted, visible, visible_lines};
 use crate::config::Config;
 use crate::ledger::{Audit, AuditEntry, Redis};
 use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::queue::rabbitmq::Broker;
-use crate::queue::{DeadLetter, DeadLetterAction, QueueError};
+use crate::queue::{DeadLetter, DeadLetterAction, QueueError, rabbitmq::Broker};
 use crate::redis_client::RetryPolicy;
 
 /// Maximum number of jobs in the list.
@@ -52,8 +49,7 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
     if config.amqp.is_none() {
         // With the embedded store a job is refused on submission.
         if matches!(dead.what, Verb::List) {
-            print(if json { "[]\n" } else { "no dead-lettered jobs: no broker is configured\n" })?;
-            return Ok(ExitCode::SUCCESS);
+            return print(if json { "[]\n" } else { "no dead-lettered jobs: no broker is configured\n" });
         }
         return Err(Failure::Usage("no broker is configured: set amqp.url in the configuration".into()));
     }
@@ -75,8 +71,7 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
         }
     };
     broker.close().await;
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    print(&text)
 }
 
 /// Writes the action to the audit log of the fleet. An unreachable ledger does not undo the action.

@@ -1,16 +1,13 @@
 //! `flowcast doctor`: checks the configuration and everything that a worker needs, and says what to fix. It sends
 //! nothing.
 
-use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::callback_endpoint::CallbackEndpoint;
-use super::{Failure, Outcome, open, print};
+use super::{Failure, Outcome, callback_endpoint::CallbackEndpoint, open, print};
 use crate::audience::Audiences;
 use crate::campaign::{Doubt, Phone, counted};
 use crate::config::Config;

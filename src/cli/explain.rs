@@ -1,7 +1,6 @@
 //! `flowcast explain`: explains a code: its meaning, what flowcast does about it, and what the user can do.
 
 use std::fmt::Write;
-use std::process::ExitCode;
 
 use clap::Args;
 
@@ -39,8 +38,7 @@ pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
     } else {
         table()
     };
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    print(&text)
 }
 
 fn in_full(code: &Code) -> String {

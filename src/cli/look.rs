@@ -1,8 +1,7 @@
 //! Fetches the media that a job refers to, as `WhatsApp` would, for `check --look` only. No request over the network makes
 //! flowcast fetch media.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 

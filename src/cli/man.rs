@@ -1,7 +1,6 @@
 //! `flowcast man`: writes the manual pages of all commands.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory};
 

@@ -47,8 +47,7 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
             "campaigns": moved.campaigns, "messages": moved.messages, "in_doubt": moved.in_doubt,
             "suppressed": moved.suppressed, "drafts": moved.drafts, "rehearsals": moved.rehearsals, "store": kept,
         });
-        print(&format!("{document}\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        return print(&format!("{document}\n"));
     }
     let (campaigns, messages) = (moved.campaigns.len() as u64, moved.messages);
     print(&format!(

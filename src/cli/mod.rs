@@ -28,14 +28,12 @@ mod text;
 mod worker;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use crate::audience::AudienceError;
-use crate::campaign::control::Action;
-use crate::campaign::visible_lines;
+use crate::campaign::{control::Action, visible_lines};
 use crate::config::{Config, ConfigError};
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -167,14 +165,19 @@ impl Command {
 }
 
 /// The reason why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Invalid job, configuration or command line: exit status 2.
+    #[error("{0}")]
     Usage(String),
     /// Unknown name, such as a campaign id: exit status 2.
+    #[error("{0}")]
     NotFound(String),
     /// Failure of an external system: exit status 1.
+    #[error("{0}")]
     Outside(String),
     /// Closed pipe: the reader of the output has exited.
+    #[error("the reader of the output has exited")]
     ReaderGone,
 }
 
@@ -270,9 +273,10 @@ fn fail(failure: Failure, as_json: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Writes a result to stdout, with control characters escaped.
-fn print(text: &str) -> Result<(), Failure> {
-    write(visible_lines(text).as_bytes())
+/// Writes a result to stdout, with control characters escaped. A command that ends with it has succeeded.
+fn print(text: &str) -> Outcome {
+    write(visible_lines(text).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns a document as one line of JSON.
@@ -334,15 +338,6 @@ impl From<LedgerError> for Failure {
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
         Self::Outside(error.to_string())
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Usage(text) | Self::NotFound(text) | Self::Outside(text) => f.write_str(text),
-            Self::ReaderGone => f.write_str("the reader of the output has exited"),
-        }
     }
 }
 

@@ -1,25 +1,20 @@
 //! Opens what several commands use: the ledger, the broker, the job, the accounts.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{io::Read, sync::Arc};
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use super::Failure;
-use super::callback_endpoint::CallbackEndpoint;
+use super::{Failure, callback_endpoint::CallbackEndpoint};
 use crate::audience::Audiences;
-use crate::campaign::problem::nearest;
-use crate::campaign::{Callbacks, CampaignId, Job, Rate};
+use crate::campaign::{Callbacks, CampaignId, Job, Rate, problem::nearest};
 use crate::config::{self, ANSWERS_WITHIN, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
-use crate::ledger::listing;
-use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
+use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite, listing};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
-use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
+use crate::provider::{Credentials, Kind, PROVIDERS, Transport, transport::REQUEST_TIMEOUT};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{RedisClient, RetryPolicy};
 
@@ -42,11 +37,6 @@ impl StoreArgs {
     /// Returns the option as on the command line, for commands that are suggested.
     pub(super) fn flag(&self) -> String {
         self.store.as_ref().map(|path| format!(" --store {}", path.display())).unwrap_or_default()
-    }
-
-    /// Opens the ledger for a change that needs no campaign; creates the store if it does not exist.
-    pub(super) async fn open_or_make(&self, config: &Config) -> Result<AnyLedger, Failure> {
-        self.open(config, Access::Create).await
     }
 
     /// Opens the fleet's ledger if one is configured and no store is named, else the store.

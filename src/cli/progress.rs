@@ -1,14 +1,12 @@
 //! Shows the progress of a campaign: a live bar on a terminal, otherwise a line every ten seconds. It reads the ledger;
 //! the engine does not know it.
 
-use std::io::IsTerminal;
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::text::duration;
-use super::write_line;
+use super::{text::duration, write_line};
 use crate::campaign::{CampaignId, thousands, visible};
 use crate::ledger::{Campaign, Ledger};
 use crate::views::status::eta;

@@ -8,12 +8,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, open, operator, print, write_line};
-use crate::campaign::time::rfc3339;
-use crate::campaign::{CampaignState, Job, counted};
+use crate::campaign::{CampaignState, Job, counted, time::rfc3339};
 use crate::config::Config;
 use crate::dispatch::{Recovered, recover_campaign, recover_restored};
-use crate::ledger::listing;
-use crate::ledger::{Access, Campaign, Ledger, LostWrites};
+use crate::ledger::{Access, Campaign, Ledger, LostWrites, listing};
 
 /// Mark messages as in doubt after the ledger lost recent writes.
 #[derive(Args)]

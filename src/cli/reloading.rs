@@ -1,18 +1,14 @@
 //! Applies changes of the configuration while a worker or `run` is active: accounts with their limits, callback keys and
 //! tokens. For every other setting it logs that a restart is needed. Invalid settings change nothing.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::Failure;
-use super::callback_endpoint::CallbackEndpoint;
 use super::open::{self, Destination};
+use super::{Failure, callback_endpoint::CallbackEndpoint};
 use crate::config::{Config, Settings};
 use crate::dispatch::{Account, Accounts, OpenAccount};
 use crate::http;

@@ -1,9 +1,7 @@
 //! `flowcast run`: sends a campaign from one machine, without a broker and without Redis.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};

@@ -1,8 +1,7 @@
 //! `flowcast sandbox`: a simulated provider for testing.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -25,7 +24,7 @@ pub(super) struct Sandbox {
 }
 
 /// The faults of a sandbox.
-#[derive(Args)]
+#[derive(Default, PartialEq, Args)]
 #[command(next_help_heading = "Sandbox faults")]
 pub(super) struct Faults {
     /// Response time, e.g. 50ms or 2s
@@ -104,13 +103,7 @@ impl Reports {
 impl Faults {
     /// Returns whether any fault was requested.
     pub(super) fn any(&self) -> bool {
-        self.latency.is_some()
-            || self.accept_rate.is_some()
-            || self.error_rate.is_some()
-            || self.cut_rate.is_some()
-            || !self.fault.is_empty()
-            || self.rate_limit.is_some()
-            || self.seed.is_some()
+        *self != Self::default()
     }
 
     pub(super) fn behaviour(&self, remember: bool) -> Behaviour {

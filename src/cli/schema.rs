@@ -1,12 +1,9 @@
 //! `flowcast schema`: prints the JSON Schema of a document, for editors and for other programs.
 
-use std::process::ExitCode;
-
 use clap::{Args, ValueEnum};
 
 use super::{Failure, Outcome, print};
-use crate::campaign::event_schema;
-use crate::campaign::job::job_schema;
+use crate::campaign::{event_schema, job::job_schema};
 use crate::config::config_schema;
 use crate::ledger::report_schema;
 
@@ -37,6 +34,5 @@ pub(super) fn main(schema: &Schema) -> Outcome {
         Document::Report => report_schema(),
     };
     let text = serde_json::to_string_pretty(&value).map_err(|error| Failure::Outside(error.to_string()))?;
-    print(&format!("{text}\n"))?;
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{text}\n"))
 }

@@ -1,8 +1,7 @@
 //! `flowcast status`: shows one campaign in full, once or until it ends.
 
-use std::io::IsTerminal;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -11,8 +10,7 @@ use super::text::{duration, summary};
 use super::{Failure, Outcome, clear, line, open, print};
 use crate::campaign::{thousands, visible};
 use crate::config::Config;
-use crate::ledger::{Access, Campaign, Ledger, LedgerError};
-use crate::ledger::{doubts, listing};
+use crate::ledger::{Access, Campaign, Ledger, LedgerError, doubts, listing};
 use crate::views::status::{Status as StatusView, eta};
 
 /// Maximum number of audit entries that are shown.

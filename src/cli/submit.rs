@@ -1,18 +1,14 @@
 //! `flowcast submit`: puts a job on the queue, confirmed by the broker, or without a broker into the store of the
 //! embedded worker.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::callback_endpoint::CallbackEndpoint;
-use super::{Failure, Outcome, open, operator, print};
-use crate::campaign::CampaignId;
-use crate::campaign::job::AudienceSource;
+use super::{Failure, Outcome, callback_endpoint::CallbackEndpoint, open, operator, print};
+use crate::campaign::{CampaignId, job::AudienceSource};
 use crate::config::Config;
 use crate::dispatch::{prepare, register};
 use crate::ledger::{Access, Sqlite, UnmovedStore};
@@ -66,6 +62,5 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         let ledger = Sqlite::open(submit.store.path(config), Access::Create)?;
         register(&ledger, &prepared, false, false, &operator(), &UnmovedStore::default()).await?;
     }
-    print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;
-    Ok(ExitCode::SUCCESS)
+    print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })
 }

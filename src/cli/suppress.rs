@@ -1,17 +1,15 @@
 //! `flowcast suppress`: manages the suppression list, the numbers that must never be messaged.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::audience::{self, AudienceError, Source, UnreadableRow};
-use crate::campaign::{Phone, PhoneParser};
-use crate::campaign::{counted, thousands};
+use crate::campaign::{Phone, PhoneParser, counted, thousands};
 use crate::config::Config;
-use crate::ledger::{AuditEntry, Ledger, OptOutSource, Suppress as Change, Suppressed};
+use crate::ledger::{Access, Audit, AuditEntry, OptOutSource, Suppress as Change, Suppressed, Suppression};
 
 /// Maximum number of unreadable rows that are named.
 const ROWS_NAMED: usize = 20;
@@ -56,12 +54,8 @@ enum SuppressCommand {
 
 pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Outcome {
     // The list may be filled before the first campaign, so the store may not exist yet.
-    let opened = suppress.store.open_or_make(config).await?;
-    run(suppress.what, &opened, json).await
-}
-
-async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome {
-    let (numbers, how, word) = match what {
+    let ledger = suppress.store.open(config, Access::Create).await?;
+    let (numbers, how, word) = match suppress.what {
         SuppressCommand::Add { numbers } => (numbers, Change::Add, "added"),
         SuppressCommand::Remove { numbers } => {
             (numbers.into_iter().flat_map(Phone::spellings).collect(), Change::Remove, "removed")
@@ -80,8 +74,7 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
             } else {
                 numbers.map(|number| format!("{number}\n")).collect()
             };
-            print(&text)?;
-            return Ok(ExitCode::SUCCESS);
+            return print(&text);
         }
     };
     let done = ledger.suppress(numbers, how, Some(OptOutSource::Operator(operator()))).await?;
@@ -90,8 +83,7 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
         format!("{}\n", json!({ word: done }))
     } else {
         format!("{} {word}\n", thousands(done))
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Reads the numbers of a file, and prints which rows have none.

@@ -1,7 +1,6 @@
 //! Formats durations and campaigns for people.
 
-use std::fmt::Write;
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use jiff::Timestamp;
 

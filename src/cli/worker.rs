@@ -1,22 +1,18 @@
 //! `flowcast worker`: takes jobs from the queue and sends them; with `--embedded` it sends the campaigns in the store of
 //! this machine.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::Router;
 use clap::Args;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::callback_endpoint::CallbackEndpoint;
-use super::open::Destination;
 use super::reloading::{HttpSide, Reloading};
-use super::run::listen_for_signals;
 use super::sandbox::{Faults, start_in_process};
-use super::{Failure, Outcome, open};
+use super::{
+    Failure, Outcome, callback_endpoint::CallbackEndpoint, open, open::Destination, run::listen_for_signals,
+};
 use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::campaign::{CampaignId, PhoneParser, counted};
 use crate::config::Config;
@@ -25,8 +21,7 @@ use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
 use crate::ledger::{Access, AnyLedger, Clock, Ledger, Redis, Sqlite, UnmovedStore};
 use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::queue::rabbitmq::Broker;
-use crate::queue::{Local, RabbitMq};
+use crate::queue::{Local, RabbitMq, rabbitmq::Broker};
 use crate::redis_client::{RedisClient, RetryPolicy};
 use crate::sandbox::Reporting;
 
@@ -37,18 +32,6 @@ const CLEAN: Duration = Duration::from_mins(10);
 
 /// Audience root of a sandbox if none is configured.
 const AUDIENCES: &str = "audiences";
-/// Behaviour of simulated recipients: a few are unreachable, most read, some reply, within seconds.
-const SIMULATED_RECIPIENTS: Reporting = Reporting {
-    url: None,
-    number_url: None,
-    delay: Duration::from_secs(3),
-    shuffle: 0.0,
-    repeat: 0.0,
-    lose: 0.0,
-    fail: 0.02,
-    read: 0.7,
-    reply: 0.3,
-};
 
 /// Capacity of the channel of registered campaigns that no supervisor has yet.
 const CHANNEL_CAPACITY: usize = 64;
@@ -174,7 +157,10 @@ async fn embedded(
     let forward = forward(config, None)?;
     let events = events(config, None, &forward);
     let (_sandbox, destination) = if worker.sandbox {
-        let (sandbox, address) = start_in_process(&worker.faults, SIMULATED_RECIPIENTS).await?;
+        // A few simulated recipients are unreachable, most read, some reply, within seconds.
+        let delay = Duration::from_secs(3);
+        let reporting = Reporting { delay, fail: 0.02, read: 0.7, reply: 0.3, ..Reporting::default() };
+        let (sandbox, address) = start_in_process(&worker.faults, reporting).await?;
         (Some(sandbox), Destination::Sandbox(address))
     } else {
         (None, Destination::Providers(None))

@@ -1,8 +1,6 @@
 //! Accounts at providers: credentials and limits.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU16;
-use std::time::Duration;
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -10,11 +8,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use url::Url;
 
-use super::{ConfigError, Secret, Time, number, schema};
-use crate::campaign::problem::nearest;
-use crate::campaign::{PriceList, Rate};
-use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::provider::{Credentials, Kind, PROVIDERS, kind};
+use super::{ConfigError, Secret, Time, schema, whole_number};
+use crate::campaign::{PriceList, Rate, problem::nearest};
+use crate::provider::{Credentials, Kind, PROVIDERS, kind, transport::REQUEST_TIMEOUT};
 
 /// An account at a provider.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -211,5 +207,5 @@ impl AccountConfig {
 }
 
 fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU16>, D::Error> {
-    number(deserializer, "1 to 65535").map(Some)
+    whole_number(deserializer, "1 to 65535").map(Some)
 }

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use figment::Figment;
-use figment::error::Kind as Fault;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
+use figment::{Figment, error::Kind as Fault};
 
 use super::environment::{Environment, misspelt};
 use super::{Config, ConfigError, Settings};

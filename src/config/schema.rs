@@ -1,13 +1,10 @@
 //! The JSON Schema of the configuration, for editors.
 
-use schemars::generate::SchemaSettings;
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde_json::{Value, json};
 
 use super::{Config, Time};
-use crate::campaign::EventName;
-use crate::campaign::rules::LINK_PATTERN;
-use crate::campaign::text::titled;
+use crate::campaign::{EventName, rules::LINK_PATTERN, text::titled};
 use crate::provider::PROVIDERS;
 
 /// Returns the JSON Schema of a configuration (2020-12).

@@ -2,14 +2,12 @@
 //!
 //! Only digests of tokens are stored, and they are compared in constant time. A token is never logged.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{http::uri::Authority, middleware::Next};
 use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -97,10 +95,6 @@ impl Access {
         found.cloned()
     }
 
-    fn authenticate(&self, token: &[u8]) -> Option<Caller> {
-        self.find_token(token).map(|known| known.who)
-    }
-
     /// Creates a session for a token: `end.number.seal`, with the end in seconds since 1970 and a random number.
     pub(super) fn session(&self, token: &[u8], ends: i64) -> Option<String> {
         let known = self.find_token(token)?;
@@ -135,7 +129,7 @@ impl Access {
         });
         let refused = |detail| Problem::new(StatusCode::UNAUTHORIZED, detail);
         let token = bearer.ok_or_else(|| refused("missing token; send Authorization: Bearer TOKEN"))?;
-        self.authenticate(token).ok_or_else(|| refused("unknown token"))
+        self.find_token(token).map(|known| known.who).ok_or_else(|| refused("unknown token"))
     }
 }
 

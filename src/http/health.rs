@@ -1,11 +1,10 @@
 //! Liveness and readiness of a worker, from the last activity of its connections and its loop. It never sends a request to a
 //! server because a health check must not wait.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::dispatch::LoopProgress;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// Interval between checks of the worker's loop.
 pub(super) const LOOP_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ impl Watched {
 impl Health {
     /// Adds a server that must be available for the worker to be ready.
     pub fn check(&self, name: &'static str, is_here: impl Fn() -> bool + Send + Sync + 'static) {
-        self.watched().checks.get_or_insert_default().push((name, Box::new(is_here)));
+        self.0.lock().checks.get_or_insert_default().push((name, Box::new(is_here)));
     }
 
     /// Sets the loop that must make progress for the worker to be alive.
@@ -58,7 +57,7 @@ impl Health {
         progress: LoopProgress,
         recovery_steps: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
-        self.watched().work_loop = Some(WorkLoop { progress, recovery_steps: Box::new(recovery_steps) });
+        self.0.lock().work_loop = Some(WorkLoop { progress, recovery_steps: Box::new(recovery_steps) });
     }
 
     /// Checks the loop's progress; called every [`LOOP_INTERVAL`].
@@ -66,7 +65,7 @@ impl Health {
     /// A loop that waits for a recovering ledger counts as alive. Checks are counted instead of time because a frozen process
     /// runs neither its loop nor these checks.
     pub(super) fn look_at_loop(&self) {
-        let mut watched = self.watched();
+        let mut watched = self.0.lock();
         let now = watched
             .work_loop
             .as_ref()
@@ -89,7 +88,7 @@ impl Health {
 
     /// Returns whether the loop has made no progress for 30 s although the ledger does not recover.
     pub(super) fn is_stalled(&self) -> bool {
-        self.watched().is_stalled()
+        self.0.lock().is_stalled()
     }
 
     /// Returns the names of unavailable dependencies, or `None` before the worker is connected.
@@ -100,13 +99,9 @@ impl Health {
 
     /// Returns each dependency, including the loop, and whether it is available.
     pub(super) fn look(&self) -> Option<Vec<(&'static str, bool)>> {
-        let watched = self.watched();
+        let watched = self.0.lock();
         let servers = watched.checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here()));
         Some(servers.chain([(LOOP, !watched.is_stalled())]).collect())
-    }
-
-    fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.0.lock()
     }
 }
 

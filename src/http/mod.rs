@@ -7,9 +7,8 @@ mod dashboard;
 mod health;
 mod problem;
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use std::{io::ErrorKind, net::SocketAddr};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};

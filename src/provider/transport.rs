@@ -5,11 +5,9 @@
 //! unknown. One atomic decides: when the request fails, the body is closed, and a body that is closed first is never
 //! sent.
 
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};

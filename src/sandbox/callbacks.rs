@@ -1,8 +1,7 @@
 //! Sends reports on messages as the providers do: late, out of order, repeated, lost.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -26,7 +25,7 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// How the sandbox sends reports. Shares are from 0 to 1.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Reporting {
     /// The URL for reports on messages without a callback address.
     pub url: Option<String>,
@@ -46,22 +45,6 @@ pub struct Reporting {
     pub read: f64,
     /// Share of read messages that get a reply.
     pub reply: f64,
-}
-
-impl Default for Reporting {
-    fn default() -> Self {
-        Self {
-            url: None,
-            number_url: None,
-            delay: Duration::ZERO,
-            shuffle: 0.0,
-            repeat: 0.0,
-            lose: 0.0,
-            fail: 0.0,
-            read: 0.0,
-            reply: 0.0,
-        }
-    }
 }
 
 #[derive(Clone)]
@@ -127,31 +110,22 @@ impl Callbacks {
         let count = events.len() as f64;
         let start = Timestamp::now();
         // Shuffling changes the order of reports, not the times in them.
-        let mut chosen: Vec<(Event, Timestamp)> = events
-            .into_iter()
-            .zip(1_u8..)
-            .map(|(event, nth)| {
-                let after = how.delay.mul_f64(f64::from(nth) / count);
-                (event, start + after)
-            })
-            .collect();
+        let planned = |(event, nth): (Event, u8)| {
+            let at = start + how.delay.mul_f64(f64::from(nth) / count);
+            let word = |what: &str| format!("{what}{event:?}");
+            (event, at, chance(&word("lose")) < how.lose, chance(&word("repeat")) < how.repeat)
+        };
+        let mut plan: Vec<_> = events.into_iter().zip(1..).map(planned).collect();
         if chance("shuffle") < how.shuffle {
-            chosen.reverse();
+            plan.reverse();
         }
         let (queue, counts) = (self.queue.clone(), self.counts.clone());
         let number_url = how.number_url.clone();
         let Ok(room) = self.room.clone().try_acquire_owned() else {
-            counts.lost.fetch_add(chosen.len() as u64, Ordering::Relaxed);
+            counts.lost.fetch_add(plan.len() as u64, Ordering::Relaxed);
             return;
         };
-        let step = how.delay / u32::try_from(chosen.len()).unwrap_or(1).max(1);
-        let plan: Vec<(Event, Timestamp, bool, bool)> = chosen
-            .into_iter()
-            .map(|(event, at)| {
-                let word = |what: &str| format!("{what}{event:?}");
-                (event, at, chance(&word("lose")) < how.lose, chance(&word("repeat")) < how.repeat)
-            })
-            .collect();
+        let step = how.delay / u32::try_from(plan.len()).unwrap_or(1).max(1);
         tokio::spawn(async move {
             let _room = room;
             for (event, at, is_lost, is_repeated) in plan {

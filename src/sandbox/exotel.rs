@@ -1,7 +1,6 @@
 //! Exotel's interface (documents 000 and 001).
 
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::{http::HeaderMap, response::Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,8 +9,7 @@ use super::api::{
     Api, Error, Event, Message, Subject, check_fields, flow_token, form, gateway_error, json_response, number,
 };
 use super::rules::{self, Dialect};
-use crate::campaign::codes;
-use crate::campaign::problem::json_error;
+use crate::campaign::{codes, problem::json_error};
 
 pub(super) struct Exotel;
 

@@ -1,7 +1,6 @@
 //! Kaleyra's interface (document 002).
 
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::{http::HeaderMap, response::Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -1,7 +1,6 @@
 //! Meta's Cloud API.
 
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::{http::HeaderMap, response::Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde_json::{Value, json};

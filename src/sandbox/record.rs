@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// An accepted message.
@@ -37,7 +37,7 @@ impl Record {
     }
 
     pub(super) fn accepted(&self, sid: &str, to: &str, custom_data: Option<&str>) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         inner.accepted += 1;
         if self.remember {
             let custom_data = custom_data.map(str::to_owned);
@@ -47,23 +47,23 @@ impl Record {
     }
 
     pub(super) fn rejected(&self) {
-        self.inner().rejected += 1;
+        self.inner.lock().rejected += 1;
     }
 
     pub(super) fn answered(&self, status: u16) {
-        *self.inner().answers.entry(status).or_default() += 1;
+        *self.inner.lock().answers.entry(status).or_default() += 1;
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.inner().accepted
+        self.inner.lock().accepted
     }
 
     pub(super) fn taken(&self) -> Vec<AcceptedMessage> {
-        self.inner().taken.clone()
+        self.inner.lock().taken.clone()
     }
 
     pub(super) fn stats(&self) -> Value {
-        let inner = self.inner();
+        let inner = self.inner.lock();
         let answers: BTreeMap<String, u64> =
             inner.answers.iter().map(|(status, count)| (status.to_string(), *count)).collect();
         let mut stats = json!({ "accepted": inner.accepted, "rejected": inner.rejected, "answers": answers });
@@ -72,9 +72,5 @@ impl Record {
             stats["sent_twice"] = json!(inner.times.values().filter(|times| **times > 1).count());
         }
         stats
-    }
-
-    fn inner(&self) -> MutexGuard<'_, RecordState> {
-        self.inner.lock()
     }
 }

@@ -1,13 +1,10 @@
 //! The parts of a workbook: the archive, and the relations that say what each part is.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
-use std::rc::Rc;
+use std::{fs::File, path::Path, rc::Rc};
 
 use memchr::memmem;
-use zip::ZipArchive;
-use zip::read::ZipFile;
+use zip::{ZipArchive, read::ZipFile};
 
 use super::xml::{Budget, Piece, Xml};
 

@@ -1,7 +1,6 @@
 //! Reads the cells of a sheet in order, with the shared texts and formats that they refer to.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::{collections::HashMap, io::Read};
 
 use super::WorkbookError;
 use super::number_format::{DateSystem, NumberFormat};
@@ -243,12 +242,7 @@ pub(super) fn cells<R: Read>(
 ) -> Result<(), WorkbookError> {
     let (mut row, mut column, mut in_data, mut is_hidden) = (0_u32, 0_u32, false, false);
     let mut cell: Option<Open> = None;
-    let far = |at: u32| {
-        WorkbookError::Broken(format!(
-            "a cell in row {} is outside the limits of a sheet",
-            at.saturating_add(1)
-        ))
-    };
+    let far = |at: u32| format!("a cell in row {} is outside the limits of a sheet", at.saturating_add(1));
     while let Some(piece) = xml.next()? {
         match piece {
             Piece::Open(element) if element.is("sheetData") => in_data = true,

@@ -1,14 +1,11 @@
 //! Reads the XML parts of a workbook piece by piece. Every length and depth is checked, so a part can neither make
 //! the reader hold more than a few hundred KiB nor exceed the total size of all parts.
 
-use std::borrow::Cow;
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
-use std::rc::Rc;
+use std::{borrow::Cow, cell::Cell, rc::Rc};
 
-use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesEnd, BytesStart, Event};
-use quick_xml::{Reader, XmlVersion};
+use quick_xml::{Reader, XmlVersion, escape::resolve_predefined_entity};
 
 /// Maximum size of a tag or of a text between two tags, in bytes: a cell holds at most 32,767 characters.
 const PIECE: usize = 256 * 1024;

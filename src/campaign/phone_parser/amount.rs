@@ -1,12 +1,10 @@
 //! Converts numbers that a spreadsheet wrote as amounts.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use regex::{Regex, RegexBuilder};
 
-use super::PhoneError;
-use super::spelling::SHORTEST;
+use super::{PhoneError, spelling::SHORTEST};
 
 /// Compiles a pattern of ASCII digits: the matched text has no other digits.
 fn pattern(text: &str) -> Option<Regex> {

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use rlibphonenumber::PHONE_NUMBER_UTIL;
 
-use super::PhoneError;
-use super::amount::whole_number;
+use super::{PhoneError, amount::whole_number};
 use crate::campaign::text::is_invisible;
 
 /// A prefix of the digits of a text.

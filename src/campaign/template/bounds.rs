@@ -5,8 +5,7 @@
 //! by the size of their input and output, `*` to numbers (`operators.rs`), names by how often a string uses them. A
 //! message then needs at most a few MiB.
 
-use std::borrow::Cow;
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell};
 
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};

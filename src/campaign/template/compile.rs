@@ -1,13 +1,11 @@
 //! Compiles a message: its constant JSON is serialised once and split at the placeholders.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::expression::Compiler;
 use super::json_text::{write_quoted, write_value};
-use super::{Envelope, MESSAGE, Op, RenderedCheck, Template, operators};
+use super::{Envelope, MESSAGE, Op, RenderedCheck, Template, expression::Compiler, operators};
 use crate::campaign::capability::Callbacks;
 use crate::campaign::columns::{BUILT_IN, Columns};
 use crate::campaign::problem::{Problem, Problems, step};

@@ -3,8 +3,7 @@
 //! Most placeholders are a column with a default and common filters: `placeholder.rs` renders these. Any other string
 //! is rendered by minijinja. A property test compares the two.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -12,12 +11,9 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
-use super::json_text::write_text;
 use super::placeholder::{Placeholder, simple};
-use super::source::Source;
-use super::{Cause, operators};
-use crate::campaign::batch::Recipient;
-use crate::campaign::columns::Columns;
+use super::{Cause, json_text::write_text, operators, source::Source};
+use crate::campaign::{batch::Recipient, columns::Columns};
 
 /// Maximum number of instructions of a template, against endless loops.
 const FUEL: u64 = 50_000;

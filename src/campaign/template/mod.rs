@@ -20,11 +20,8 @@ use std::sync::Arc;
 use minijinja::Environment;
 use serde_json::Value;
 
-use super::batch::Recipient;
-use super::capability::Callbacks;
-use super::content::CONTENT;
 use super::rules::{self, Limit, Whitespace, too_long};
-use super::state::SkipReason;
+use super::{batch::Recipient, capability::Callbacks, content::CONTENT, state::SkipReason};
 pub use envelope::Envelope;
 use expression::{Piece, Text, evaluate};
 use json_text::{write_quoted, write_value};

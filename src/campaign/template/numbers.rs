@@ -1,7 +1,6 @@
 //! Numbers with a text of their own: they print as that text, and compute as the number.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use minijinja::Value;
 use minijinja::value::{Object, ObjectRepr};

@@ -35,9 +35,7 @@ enum Token<'t> {
 /// Why it is not supported: too long, or a `*` beside a value that may be a text.
 pub(super) fn check(template: &str) -> Result<usize, String> {
     let (mut names, mut count) = (0, 0);
-    let mut rest = template;
-    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
-        let (tokens, after) = tokens(&rest[start + 2..]);
+    for tokens in placeholders(template) {
         names += tokens.iter().filter(|token| matches!(token, Token::Name(_) | Token::Text)).count();
         count += tokens.len();
         if count > TOKENS {
@@ -52,7 +50,6 @@ pub(super) fn check(template: &str) -> Result<usize, String> {
                     .into(),
             );
         }
-        rest = after;
     }
     Ok(names)
 }
@@ -63,15 +60,10 @@ const ARITHMETIC: [&str; 8] = ["+", "-", "*", "**", "/", "%", "<", ">"];
 /// Adds filters so that names are numbers in arithmetic and comparisons: `price > 1000` becomes `price|number >
 /// 1000`, and `share == "15%"` becomes `share|string == "15%"`. A name with a filter, a call or a field is unchanged.
 pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
-    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(start) = {
-        let rest = template.get(at..).unwrap_or_default();
-        rest.find("{{").into_iter().chain(rest.find("{%")).min()
-    } {
-        let inner = template.get(at + start + 2..).unwrap_or_default();
-        let (tokens, after) = tokens(inner);
-        // Tokens are slices of the text, so their offsets are known.
-        let place = |word: &str| word.as_ptr() as usize - template.as_ptr() as usize;
+    let (mut out, mut copied) = (String::new(), 0);
+    // Tokens are slices of the text, so their offsets are known.
+    let place = |word: &str| word.as_ptr() as usize - template.as_ptr() as usize;
+    for tokens in placeholders(template) {
         for (nth, token) in tokens.iter().enumerate() {
             let Token::Name(name) = token else { continue };
             let Some(filter) = operand_filter(&tokens, nth) else { continue };
@@ -80,7 +72,6 @@ pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
             out.push_str(filter);
             copied = end;
         }
-        at = template.len() - after.len();
     }
     if copied == 0 {
         return Cow::Borrowed(template);
@@ -91,9 +82,8 @@ pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
 
 /// Returns the names that a template uses as conditions, as in `{% if vip %}`, where any text is true.
 pub fn conditions(template: &str) -> Vec<&str> {
-    let (mut found, mut rest) = (Vec::new(), template);
-    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
-        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
+    let mut found = Vec::new();
+    for tokens in placeholders(template) {
         for (nth, token) in tokens.iter().enumerate() {
             let Token::Name(name) = token else { continue };
             let before = nth.checked_sub(1).and_then(|before| tokens.get(before));
@@ -106,25 +96,33 @@ pub fn conditions(template: &str) -> Vec<&str> {
                 found.push(*name);
             }
         }
-        rest = after;
     }
     found
 }
 
 /// Returns the names in a template's placeholders and statements.
 pub(super) fn names(template: &str) -> Vec<&str> {
-    let (mut found, mut rest) = (Vec::new(), template);
-    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
-        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
+    let mut found = Vec::new();
+    for tokens in placeholders(template) {
         let is_filter =
             |nth: usize| matches!(nth.checked_sub(1).and_then(|at| tokens.get(at)), Some(Token::Link(_)));
         let named = tokens.iter().enumerate().filter(|(nth, _)| !is_filter(*nth));
         found.extend(
             named.filter_map(|(_, token)| if let Token::Name(name) = token { Some(*name) } else { None }),
         );
-        rest = after;
     }
     found
+}
+
+/// Returns the tokens of each placeholder and statement.
+fn placeholders(template: &str) -> impl Iterator<Item = Vec<Token<'_>>> {
+    let mut rest = template;
+    std::iter::from_fn(move || {
+        let start = rest.find("{{").into_iter().chain(rest.find("{%")).min()?;
+        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
+        rest = after;
+        Some(tokens)
+    })
 }
 
 /// Returns the filter that a name beside an operator needs.

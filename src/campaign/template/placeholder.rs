@@ -5,11 +5,9 @@ use std::borrow::Cow;
 use serde_json::Value;
 use unicode_ident::{is_xid_continue, is_xid_start};
 
-use super::Cause;
 use super::bounds::{TOO_LONG, VALUE};
-use super::json_text::write_text;
-use super::source::Source;
 use super::title_case::{title, title_ascii};
+use super::{Cause, json_text::write_text, source::Source};
 use crate::campaign::batch::{Field, Recipient, shown_and_number};
 use crate::campaign::rules::Whitespace;
 

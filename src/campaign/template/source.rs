@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use minijinja::Value as Jinja;
-use minijinja::value::Serde;
+use minijinja::{Value as Jinja, value::Serde};
 use serde_json::Value;
 
 use super::numbers::ShownNumber;
@@ -55,18 +54,17 @@ impl Source {
 
     /// Returns the value with its type; `None` if it is empty.
     pub(super) fn value(self, recipient: &Recipient<'_>) -> Option<Value> {
-        match self {
-            Self::Row => Some(recipient.row.into()),
-            Self::Column(place) => match recipient.field(place) {
-                Field::Json(json) => match serde_json::from_str(json).ok()? {
-                    Value::Null => None,
-                    Value::String(text) if text.trim().is_empty() => None,
-                    value => Some(value),
-                },
-                _ => self.text(recipient).map(|text| text.into_owned().into()),
-            },
-            _ => self.text(recipient).map(|text| text.into_owned().into()),
+        if self == Self::Row {
+            return Some(recipient.row.into());
         }
+        if let Self::Column(place) = self
+            && let Field::Json(json) = recipient.field(place)
+        {
+            let value: Value = serde_json::from_str(json).ok()?;
+            let is_empty = value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
+            return Some(value).filter(|_| !is_empty);
+        }
+        self.text(recipient).map(|text| text.into_owned().into())
     }
 
     /// Returns the value for Jinja expressions; `None` if it is empty.

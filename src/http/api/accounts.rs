@@ -1,17 +1,14 @@
 //! The accounts with their limits, usage and holds. Never a secret.
 
-use axum::Json;
-use axum::extract::State;
+use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::problem::Problem;
-use super::Api;
-use super::refusals::OnList;
+use super::{Api, refusals::OnList};
 use crate::campaign::{CampaignState, Rate, time};
-use crate::ledger::listing;
-use crate::ledger::{Breaker, Breakers, CampaignFilter};
+use crate::ledger::{Breaker, Breakers, CampaignFilter, listing};
 
 /// Maximum number of running campaigns that are counted as usage.
 const RUNNING: usize = 1000;

@@ -2,9 +2,7 @@
 
 mod incoming;
 
-use std::io::ErrorKind;
-use std::path::Path;
-use std::time::SystemTime;
+use std::{io::ErrorKind, path::Path, time::SystemTime};
 
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -14,11 +12,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Caller;
-use super::super::problem::Problem;
-use super::Api;
-use super::extract::Params;
+use super::super::{access::Caller, problem::Problem};
 use super::refusals::{OnJob, OnList};
+use super::{Api, extract::Params};
 use crate::audience::{Encoding, Object, Root};
 use crate::campaign::time;
 use crate::ledger::{Audit, AuditEntry};

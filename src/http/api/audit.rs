@@ -1,15 +1,13 @@
 //! The audit log: what people did by the command line, the queue, the API or the dashboard.
 
-use axum::Json;
-use axum::extract::State;
+use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::problem::Problem;
-use super::Api;
 use super::extract::{Params, limit};
-use super::refusals::OnList;
+use super::{Api, refusals::OnList};
 use crate::campaign::{CampaignId, time};
 use crate::ledger::{Audit, AuditEntry};
 

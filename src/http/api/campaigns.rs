@@ -9,14 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Caller;
-use super::super::problem::Problem;
+use super::super::{access::Caller, problem::Problem};
 use super::Api;
 use super::extract::{Document, Params, body, campaign, finish, limit};
 use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
-use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{CampaignState, HumanDuration, Job, Phone};
+use crate::campaign::{CampaignState, HumanDuration, Job, Phone, problem::Problem as JobProblem};
 use crate::dispatch::{self, Account, LoadedJob};
 use crate::ledger::{Campaign, CampaignFilter, listing};
 use crate::views::check::{Checked, check};
@@ -107,12 +105,10 @@ pub(in crate::http) async fn submit(api: &Api, who: &Caller, job: Job) -> Result
     let prepared = with_prepared(api, job, |prepared, _| Ok(Arc::new(prepared))).await?;
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let context = api.backing()?.context.clone();
-    let registered = finish(async move {
-        let registered =
-            dispatch::register(&ledger, &prepared, context.rehearses, false, &who, &context.unmoved).await?;
-        Ok(registered)
-    });
-    registered.await
+    let registering = async move {
+        Ok(dispatch::register(&ledger, &prepared, context.rehearses, false, &who, &context.unmoved).await?)
+    };
+    finish(registering).await
 }
 
 /// The two bodies of a response, for the `OpenAPI` document.
@@ -155,10 +151,7 @@ pub(super) struct CampaignList {
 /// A cursor stays valid while campaigns are registered.
 #[utoipa::path(
     get, path = "/campaigns", tag = "campaigns", operation_id = "listCampaigns", params(ListParams),
-    responses(
-        (status = 200, description = "A page of campaigns", body = CampaignList),
-        OnList,
-    )
+    responses((status = 200, description = "A page of campaigns", body = CampaignList), OnList)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
@@ -176,10 +169,7 @@ pub(super) async fn list(
 /// The same document as `flowcast status --json` prints.
 #[utoipa::path(
     get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "getCampaign", params(("id" = String, Path, description = "The campaign's id")),
-    responses(
-        (status = 200, description = "The status", body = Status),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The status", body = Status), OnCampaign)
 )]
 pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Status>, Problem> {
     Ok(Json(Status::from(&campaign(&api, &id).await?)))
@@ -195,8 +185,7 @@ pub(in crate::http) async fn act(
     let known = campaign(api, id).await?;
     let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()), asked_at: None };
     let ledger = api.ledger()?.clone();
-    let done = finish(async move { Ok(dispatch::control(&ledger, &control).await?) });
-    let done = done.await?;
+    let done = finish(async move { Ok(dispatch::control(&ledger, &control).await?) }).await?;
     Ok((Status::from(&campaign(api, id).await?), done.messages))
 }
 
@@ -206,16 +195,9 @@ pub(in crate::http) async fn act(
 #[utoipa::path(
     post, path = "/campaigns/{id}/pause", tag = "campaigns", operation_id = "pauseCampaign",
     params(("id" = String, Path, description = "The campaign's id")),
-    responses(
-        (status = 200, description = "The new status", body = Status),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The new status", body = Status), OnCampaign)
 )]
-pub(super) async fn pause(
-    State(api): State<Api>,
-    who: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Status>, Problem> {
+pub(super) async fn pause(api: State<Api>, who: Caller, id: Path<String>) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Pause).await?.0))
 }
 
@@ -225,16 +207,9 @@ pub(super) async fn pause(
 #[utoipa::path(
     post, path = "/campaigns/{id}/resume", tag = "campaigns", operation_id = "resumeCampaign",
     params(("id" = String, Path, description = "The campaign's id")),
-    responses(
-        (status = 200, description = "The new status", body = Status),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The new status", body = Status), OnCampaign)
 )]
-pub(super) async fn resume(
-    State(api): State<Api>,
-    who: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Status>, Problem> {
+pub(super) async fn resume(api: State<Api>, who: Caller, id: Path<String>) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Resume).await?.0))
 }
 
@@ -244,16 +219,9 @@ pub(super) async fn resume(
 #[utoipa::path(
     post, path = "/campaigns/{id}/cancel", tag = "campaigns", operation_id = "cancelCampaign",
     params(("id" = String, Path, description = "The campaign's id")),
-    responses(
-        (status = 200, description = "The new status", body = Status),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The new status", body = Status), OnCampaign)
 )]
-pub(super) async fn cancel(
-    State(api): State<Api>,
-    who: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Status>, Problem> {
+pub(super) async fn cancel(api: State<Api>, who: Caller, id: Path<String>) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Cancel).await?.0))
 }
 
@@ -280,10 +248,7 @@ pub(super) struct Messages {
 #[utoipa::path(
     post, path = "/campaigns/{id}/retry", tag = "campaigns", operation_id = "retryCampaign",
     params(("id" = String, Path, description = "The campaign's id")), request_body = Option<RetryBody>,
-    responses(
-        (status = 200, description = "The number of messages that are sent again", body = Messages),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The number of messages that are sent again", body = Messages), OnCampaign)
 )]
 pub(super) async fn retry(
     State(api): State<Api>,
@@ -313,10 +278,7 @@ pub(super) struct ResolveBody {
 #[utoipa::path(
     post, path = "/campaigns/{id}/resolve", tag = "campaigns", operation_id = "resolveCampaign",
     params(("id" = String, Path, description = "The campaign's id")), request_body = ResolveBody,
-    responses(
-        (status = 200, description = "The number of resolved messages", body = Messages),
-        OnCampaign,
-    )
+    responses((status = 200, description = "The number of resolved messages", body = Messages), OnCampaign)
 )]
 pub(super) async fn resolve(
     State(api): State<Api>,

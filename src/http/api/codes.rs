@@ -1,7 +1,6 @@
 //! The codes of reports: what they mean, and what to do.
 
-use axum::Json;
-use axum::extract::Path;
+use axum::{Json, extract::Path};
 
 use super::super::problem::Problem;
 use super::refusals::{OnList, OnOne};

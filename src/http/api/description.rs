@@ -6,20 +6,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{http::Method, middleware::Next};
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
 use super::super::problem::Problem;
 use super::BASE;
-use crate::campaign::codes::Advice;
-use crate::campaign::job::job_schema;
-use crate::campaign::problem::nearest;
-use crate::campaign::text::shortened;
-use crate::campaign::{SkipReason, visible};
+use crate::campaign::{
+    SkipReason, codes::Advice, job::job_schema, problem::nearest, text::shortened, visible,
+};
 
 /// Descriptions of the operations' tags.
 const TAGS: [(&str, &str); 7] = [

@@ -2,16 +2,14 @@
 
 use std::error::Error;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
+use axum::{body::Bytes, http::request::Parts};
 use opentelemetry::context::FutureExt;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::super::access::Caller;
-use super::super::problem::Problem;
+use super::super::{access::Caller, problem::Problem};
 use super::Api;
 use crate::campaign::CampaignId;
 use crate::dispatch::JOB_LIMIT;

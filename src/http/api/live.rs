@@ -1,9 +1,7 @@
 //! Server-sent events with a campaign's status as it changes. The ledger is asked once for all followers of a campaign.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -15,9 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
 use super::super::problem::Problem;
-use super::Api;
-use super::extract::campaign;
-use super::refusals::OnOne;
+use super::{Api, extract::campaign, refusals::OnOne};
 use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::status::Status;

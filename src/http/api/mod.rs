@@ -16,12 +16,11 @@ pub(super) mod suppressed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::handler::Handler;
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Router, handler::Handler};
 use tokio::sync::Semaphore;
 use utoipa::__dev::{SchemaReferences, Tags};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -29,9 +28,8 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiB
 use utoipa_axum::PathItemExt;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::Health;
 use super::access::{Access, guard};
-use super::problem::Problem;
+use super::{Health, problem::Problem};
 use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
 use crate::ledger::AnyLedger;

@@ -1,18 +1,15 @@
 //! The suppression list: numbers that must never be messaged.
 
-use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::{Json, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Caller;
-use super::super::problem::Problem;
+use super::super::{access::Caller, problem::Problem};
 use super::Api;
 use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
-use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{Phone, PhoneParser};
+use crate::campaign::{Phone, PhoneParser, problem::Problem as JobProblem};
 use crate::ledger::{Audit, AuditEntry, OptOutSource, Suppress, Suppression};
 
 #[derive(Deserialize, IntoParams)]

@@ -1,7 +1,6 @@
 //! Parses the response to a request (documents 000, 001, 003).
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::HttpResponse;

@@ -1,7 +1,6 @@
 //! Parses the response to a request (document 002).
 
-use jsonc_parser::ast::Object;
-use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use jsonc_parser::{CollectOptions, ParseOptions, ast::Object, parse_to_ast};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -1,20 +1,15 @@
 //! Files on their way into the audience root: written to a private place, scanned once, and given their name only when
 //! complete. Never replaces a file that exists.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{io::ErrorKind, os::unix::fs::DirBuilderExt, time::Duration};
 
-use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::{body::Bytes, http::StatusCode};
 use futures_util::{Stream, StreamExt};
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use tokio::{fs::File, io::AsyncWriteExt};
 use uuid::Uuid;
 
-use super::super::super::access::Caller;
-use super::super::super::problem::Problem;
+use super::super::super::{access::Caller, problem::Problem};
 use super::super::Api;
 use super::{MAX_COPIES, Uploaded, check_name, copy_name, root};
 use crate::audience::{Bucket, Encoding, Root, Settings, Source, scan};
