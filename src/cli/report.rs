@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::line_format::LineFormat;
-use super::{Outcome, open};
+use super::{Outcome, line_format::LineFormat, open};
 use crate::campaign::MessageState;
 use crate::config::Config;
-use crate::ledger::report_page;
-use crate::ledger::{Access, Cursor, Ledger};
+use crate::ledger::{Access, Cursor, report_page};
 use crate::views::report;
 
 /// Export the messages of a campaign, one line each.
@@ -33,18 +31,14 @@ fn states() -> impl clap::builder::TypedValueParser<Value = MessageState> {
     clap::builder::PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
-pub(super) async fn main(report: ReportArgs, config: &Config, json: bool) -> Outcome {
-    let opened = report.store.open(config, Access::Read).await?;
-    write(&report, &opened, json).await
-}
-
-async fn write(asked: &ReportArgs, ledger: &impl Ledger, json: bool) -> Outcome {
-    let id = open::campaign(ledger, &asked.id).await?.id;
+pub(super) async fn main(asked: ReportArgs, config: &Config, json: bool) -> Outcome {
+    let ledger = asked.store.open(config, Access::Read).await?;
+    let id = open::campaign(&ledger, &asked.id).await?.id;
     let mut lines = asked.written.lines(json);
     lines.header(report::HEADER)?;
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        let page = report_page(ledger, &id, from).await?;
+        let page = report_page(&ledger, &id, from).await?;
         report::write(&mut lines, page.lines, asked.state)?;
         cursor = page.next;
     }

@@ -4,13 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::line_format::LineFormat;
-use super::{Outcome, open};
+use super::{Outcome, line_format::LineFormat, open};
 use crate::config::Config;
-use crate::ledger::response_page;
-use crate::ledger::{Access, Ledger};
-use crate::views::lines::Format;
-use crate::views::responses;
+use crate::ledger::{Access, response_page};
+use crate::views::{lines::Format, replies};
 
 /// Export the replies of recipients, one line each.
 #[derive(Args)]
@@ -23,22 +20,18 @@ pub(super) struct Responses {
     store: open::StoreArgs,
 }
 
-pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> Outcome {
-    let opened = responses.store.open(config, Access::Read).await?;
-    write(&responses, &opened, json).await
-}
-
-async fn write(asked: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
-    let id = open::campaign(ledger, &asked.id).await?.id;
-    let (mut lines, mut columns) = (asked.written.lines(json), responses::Columns::default());
+pub(super) async fn main(asked: Responses, config: &Config, json: bool) -> Outcome {
+    let ledger = asked.store.open(config, Access::Read).await?;
+    let id = open::campaign(&ledger, &asked.id).await?.id;
+    let (mut lines, mut columns) = (asked.written.lines(json), replies::Columns::default());
     if asked.written.for_output(json) == Format::Csv {
-        columns = responses::columns(ledger, &id).await?;
-        lines.header(responses::header(&columns))?;
+        columns = replies::columns(&ledger, &id).await?;
+        lines.header(replies::header(&columns))?;
     }
     let mut next = Some(0);
     while let Some(from) = next {
-        let page = response_page(ledger, &id, from).await?;
-        responses::write(&mut lines, &page.responses, &columns)?;
+        let page = response_page(&ledger, &id, from).await?;
+        replies::write(&mut lines, &page.responses, &columns)?;
         next = page.next;
     }
     lines.end()?;

@@ -1,8 +1,6 @@
 //! The check of a job and its audience: messages, problems, warnings and a forecast, without sending.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -214,12 +212,8 @@ fn suggest_region(
     let is_certain = certain.is_some();
     let (region, valid) = certain.or_else(|| PhoneParser::best_region(&unread, Some(prepared.job.from)))?;
     let known = prepared.settings.default_region.as_deref();
-    let is_better = match known {
-        Some(known) if known == region => false,
-        // It must not replace a region with which more numbers are valid.
-        Some(_) => valid as u64 > recipients,
-        None => true,
-    };
+    // It must not replace a region with which more numbers are valid.
+    let is_better = known.is_none_or(|known| known != region && valid as u64 > recipients);
     let tried = unread.len();
     (is_better && valid * 2 > tried)
         .then(|| (region.clone(), Note::Region { region, valid, tried, invalid, is_certain }))

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::campaign::text::is_invisible;
-use crate::campaign::visible_lines;
+use crate::audience::io_error;
+use crate::campaign::{text::is_invisible, visible_lines};
 
 /// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl<W: Write> LineWriter<W> {
         match self {
             Self::Csv(writer) => {
                 let shown = names.into_iter().map(|name| cell(name.as_ref()));
-                writer.write_record(shown).map_err(cause)
+                writer.write_record(shown).map_err(io_error)
             }
             Self::Jsonl(_) => Ok(()),
         }
@@ -58,7 +58,7 @@ impl<W: Write> LineWriter<W> {
         match self {
             Self::Csv(writer) => {
                 let fields = fields();
-                writer.write_record(fields.iter().map(|field| cell(field))).map_err(cause)
+                writer.write_record(fields.iter().map(|field| cell(field))).map_err(io_error)
             }
             Self::Jsonl(writer) => {
                 let line = serde_json::to_string(line).map_err(io::Error::from)?;
@@ -91,13 +91,6 @@ pub(super) fn plain_cell(text: &str) -> String {
 }
 
 /// Returns the writer's own error, so that a closed pipe is recognized.
-fn cause(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
-    }
-}
-
 /// Quotes a text that a spreadsheet would run as a formula.
 ///
 /// A formula begins with one of a few characters, after spaces, line breaks and invisible characters that a spreadsheet may drop.

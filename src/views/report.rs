@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 
 use super::lines::LineWriter;
-use crate::campaign::time::rfc3339;
-use crate::campaign::{MessageState, codes, visible};
+use crate::campaign::{MessageState, codes, time::rfc3339, visible};
 use crate::ledger::ReportLine;
 
 /// Names of the columns.

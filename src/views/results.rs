@@ -7,19 +7,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use rust_xlsxwriter::{ExcelDateTime, Format as CellFormat, Workbook, Worksheet, XlsxError};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
 use super::lines::{cell, plain_cell};
-use super::sheet_numbers::SheetNumber;
-use super::{report, responses};
+use super::{replies, report, sheet_numbers::SheetNumber};
 use crate::audience::{Audience, AudienceError};
 use crate::campaign::delivery::{Delivery, FLOW_TOKEN};
-use crate::campaign::time::rfc3339;
-use crate::campaign::{MessageState, shown_and_number};
+use crate::campaign::{MessageState, shown_and_number, time::rfc3339};
 use crate::ledger::{ReportLine, Response};
 
 /// The columns after the audience's, before those of the form fields.
@@ -86,7 +83,7 @@ pub struct ResultChunk {
     /// Lines of the report.
     pub lines: Vec<ReportLine>,
     /// Replies.
-    pub responses: Vec<Response>,
+    pub replies: Vec<Response>,
     /// Whether this is the last part.
     pub is_last: bool,
 }
@@ -116,12 +113,12 @@ pub enum ResultsError {
 pub fn write(
     audience: Audience,
     parts: Receiver<ResultChunk>,
-    columns: &responses::Columns,
+    columns: &replies::Columns,
     only: Only,
     format: Format,
     file: File,
 ) -> Result<File, ResultsError> {
-    let rows = Rows { audience, parts, only, lines: HashMap::new(), responses: HashMap::new(), known: 0 };
+    let rows = Rows { audience, parts, only, lines: HashMap::new(), replies: HashMap::new(), known: 0 };
     match format {
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(BufWriter::new(file));
@@ -234,7 +231,7 @@ struct Rows {
     parts: Receiver<ResultChunk>,
     only: Only,
     lines: HashMap<u64, ReportLine>,
-    responses: HashMap<u64, Vec<Response>>,
+    replies: HashMap<u64, Vec<Response>>,
     /// The last row with data.
     known: u64,
 }
@@ -242,7 +239,7 @@ struct Rows {
 impl Rows {
     fn each(
         mut self,
-        columns: &responses::Columns,
+        columns: &replies::Columns,
         state_since: &str,
         mut write: impl FnMut(&[CellValue]) -> Result<(), ResultsError>,
     ) -> Result<(), ResultsError> {
@@ -255,7 +252,7 @@ impl Rows {
             while self.known < row {
                 self.read_on()?;
             }
-            let (line, responses) = (self.lines.remove(&row), self.responses.remove(&row));
+            let (line, replies) = (self.lines.remove(&row), self.replies.remove(&row));
             // A row without a line is not planned yet.
             let state = line.as_ref().map_or(MessageState::Pending, |line| line.state);
             if !self.only.lets_through(line.as_ref(), state) {
@@ -263,7 +260,8 @@ impl Rows {
             }
             let mut values: Vec<CellValue> = (0..width).map(|column| self.value(column)).collect();
             values.extend(outcome(line, state));
-            values.extend(answers(&responses.unwrap_or_default(), columns).into_iter().map(CellValue::Text));
+            values
+                .extend(reply_cells(&replies.unwrap_or_default(), columns).into_iter().map(CellValue::Text));
             write(&values)?;
         }
         Ok(())
@@ -296,8 +294,8 @@ impl Rows {
             self.known = self.known.max(line.row);
             self.lines.insert(line.row, line);
         }
-        for response in part.responses {
-            self.responses.entry(response.row).or_default().push(response);
+        for reply in part.replies {
+            self.replies.entry(reply.row).or_default().push(reply);
         }
         Ok(())
     }
@@ -313,7 +311,7 @@ fn of_json(value: &str) -> (String, bool) {
 }
 
 /// Returns unique names for all columns, so that the results can be used as an audience.
-fn header(audience: &[String], columns: &responses::Columns, state_since: &str) -> Vec<String> {
+fn header(audience: &[String], columns: &replies::Columns, state_since: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let ours = OURS.into_iter().map(|name| if name == STATE_SINCE { state_since } else { name });
     let ours = ours.chain(columns.names());
@@ -345,15 +343,15 @@ fn outcome(line: Option<ReportLine>, state: MessageState) -> [CellValue; 5] {
 }
 
 /// Returns the texts of all replies, and the latest value of each field.
-fn answers(responses: &[Response], columns: &responses::Columns) -> Vec<String> {
-    let (mut replies, mut form) = (Vec::new(), serde_json::Map::<String, Value>::new());
-    for response in responses {
-        let (reply, fields) = responses::parts(response);
-        replies.extend(reply);
+fn reply_cells(replies: &[Response], columns: &replies::Columns) -> Vec<String> {
+    let (mut texts, mut form) = (Vec::new(), serde_json::Map::<String, Value>::new());
+    for reply in replies {
+        let (text, fields) = replies::parts(reply);
+        texts.extend(text);
         form.extend(fields);
     }
     form.remove(FLOW_TOKEN);
-    let mut all = vec![replies.join("\n")];
+    let mut all = vec![texts.join("\n")];
     all.extend(columns.values(form));
     all
 }

@@ -1,7 +1,6 @@
 //! A campaign's status, as the command line and the API show it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;

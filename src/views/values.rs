@@ -6,9 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::campaign::problem::step;
-use crate::campaign::template::conditions;
-use crate::campaign::{Batch, Columns, Field, Job, Problem, counted};
+use crate::campaign::{Batch, Columns, Field, Job, Problem, counted, problem::step, template::conditions};
 use crate::dispatch::LoadedJob;
 
 /// Texts that programs write for a missing value.

@@ -1,5 +1,7 @@
 //! Reports and replies, streamed page by page from the ledger, so that only one page is in memory.
 
+use std::{io, sync::Arc};
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -9,14 +11,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::problem::Problem;
-use super::Api;
 use super::extract::{Params, campaign};
-use super::refusals::OnOne;
+use super::{Api, refusals::OnOne};
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::{AnyLedger, Cursor, LedgerError};
-use crate::ledger::{report_page, response_page};
+use crate::ledger::{Cursor, LedgerError, report_page, response_page};
 use crate::views::lines::{Format, LineWriter};
-use crate::views::{report, responses};
+use crate::views::{replies, report};
 
 const CSV: &str = "text/csv; charset=utf-8";
 const JSONL: &str = "application/x-ndjson";
@@ -41,13 +41,7 @@ pub(in crate::http) async fn report_csv(
     Path(id): Path<String>,
     Params(asked): Params<ReportParams>,
 ) -> Result<Response, Problem> {
-    let id = campaign(&api, &id).await?.id;
-    Ok(streamed(
-        Format::Csv,
-        &id,
-        "report",
-        report_pages(api.ledger()?.clone(), id.clone(), Format::Csv, asked.state),
-    ))
+    report(&api, &id, Format::Csv, asked.state).await
 }
 
 /// Streams the report as JSON lines.
@@ -63,9 +57,7 @@ pub(in crate::http) async fn report_jsonl(
     Path(id): Path<String>,
     Params(asked): Params<ReportParams>,
 ) -> Result<Response, Problem> {
-    let id = campaign(&api, &id).await?.id;
-    let pages = report_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, asked.state);
-    Ok(streamed(Format::Jsonl, &id, "report", pages))
+    report(&api, &id, Format::Jsonl, asked.state).await
 }
 
 /// Streams the replies as CSV.
@@ -80,11 +72,7 @@ pub(in crate::http) async fn responses_csv(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = campaign(&api, &id).await?.id;
-    let ledger = api.ledger()?.clone();
-    let columns = responses::columns(&ledger, &id).await?;
-    let pages = response_pages(ledger, id.clone(), Format::Csv, columns);
-    Ok(streamed(Format::Csv, &id, "responses", pages))
+    replies(&api, &id, Format::Csv).await
 }
 
 /// Streams the replies as JSON lines.
@@ -99,10 +87,7 @@ pub(in crate::http) async fn responses_jsonl(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = campaign(&api, &id).await?.id;
-    let pages =
-        response_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, responses::Columns::default());
-    Ok(streamed(Format::Jsonl, &id, "responses", pages))
+    replies(&api, &id, Format::Jsonl).await
 }
 
 /// Returns a response whose body is written page by page.
@@ -124,55 +109,62 @@ fn streamed(
     (headers, Body::from_stream(pages)).into_response()
 }
 
-fn written(error: &std::io::Error) -> LedgerError {
-    LedgerError::Storage(format!("cannot write the lines: {error}"))
+/// Returns the lines of a page.
+fn written(
+    format: Format,
+    write: impl FnOnce(&mut LineWriter<Vec<u8>>) -> io::Result<()>,
+) -> Result<Bytes, LedgerError> {
+    let mut lines = LineWriter::new(format, Vec::new());
+    let written = write(&mut lines).and_then(|()| lines.end());
+    written.map(Bytes::from).map_err(|error| LedgerError::Storage(format!("cannot write the lines: {error}")))
 }
 
-fn report_pages(
-    ledger: AnyLedger,
-    id: CampaignId,
+async fn report(
+    api: &Api,
+    id: &str,
     format: Format,
     state: Option<MessageState>,
-) -> impl Stream<Item = Result<Bytes, LedgerError>> + Send {
-    stream::try_unfold(Some(Cursor::default()), move |cursor| {
+) -> Result<Response, Problem> {
+    let campaign = campaign(api, id).await?;
+    let (ledger, id) = (api.ledger()?.clone(), campaign.id.clone());
+    let pages = stream::try_unfold(Some(Cursor::default()), move |cursor| {
         let (ledger, id) = (ledger.clone(), id.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
             let page = report_page(&ledger, &id, from).await?;
-            let mut lines = LineWriter::new(format, Vec::new());
-            let write = |lines: &mut LineWriter<Vec<u8>>| {
+            let lines = written(format, |lines| {
                 if from == Cursor::default() {
                     lines.header(report::HEADER)?;
                 }
                 report::write(lines, page.lines, state)
-            };
-            write(&mut lines).map_err(|error| written(&error))?;
-            Ok(Some((lines.end().map_err(|error| written(&error))?.into(), page.next)))
+            });
+            Ok(Some((lines?, page.next)))
         }
-    })
+    });
+    Ok(streamed(format, &campaign.id, "report", pages))
 }
 
-fn response_pages(
-    ledger: AnyLedger,
-    id: CampaignId,
-    format: Format,
-    columns: responses::Columns,
-) -> impl Stream<Item = Result<Bytes, LedgerError>> + Send {
-    let columns = std::sync::Arc::new(columns);
-    stream::try_unfold(Some(0), move |cursor| {
+async fn replies(api: &Api, id: &str, format: Format) -> Result<Response, Problem> {
+    let campaign = campaign(api, id).await?;
+    let (ledger, id) = (api.ledger()?.clone(), campaign.id.clone());
+    let columns = match format {
+        Format::Csv => replies::columns(&ledger, &id).await?,
+        Format::Jsonl => replies::Columns::default(),
+    };
+    let columns = Arc::new(columns);
+    let pages = stream::try_unfold(Some(0), move |cursor| {
         let (ledger, id, columns) = (ledger.clone(), id.clone(), columns.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
             let page = response_page(&ledger, &id, from).await?;
-            let mut lines = LineWriter::new(format, Vec::new());
-            let write = |lines: &mut LineWriter<Vec<u8>>| {
+            let lines = written(format, |lines| {
                 if from == 0 {
-                    lines.header(responses::header(&columns))?;
+                    lines.header(replies::header(&columns))?;
                 }
-                responses::write(lines, &page.responses, &columns)
-            };
-            write(&mut lines).map_err(|error| written(&error))?;
-            Ok(Some((lines.end().map_err(|error| written(&error))?.into(), page.next)))
+                replies::write(lines, &page.responses, &columns)
+            });
+            Ok(Some((lines?, page.next)))
         }
-    })
+    });
+    Ok(streamed(format, &campaign.id, "responses", pages))
 }

@@ -9,7 +9,7 @@ use super::super::problem::Problem;
 use super::captions;
 use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign};
-use crate::views::answers::answers;
+use crate::views::reply_counts::count_replies;
 
 /// Maximum number of campaigns in the cache.
 const CACHE_SIZE: usize = 100;
@@ -44,7 +44,7 @@ impl KnownAnswers {
 }
 
 async fn counted(ledger: &AnyLedger, id: &CampaignId) -> Result<Value, Problem> {
-    let answers = answers(ledger, id).await?;
+    let answers = count_replies(ledger, id).await?;
     let fields = answers.fields.iter().map(|field| {
         let values = field.values.iter().map(|(value, count)| {
             context! { value => value.clone(), count => *count, share => captions::percent(*count, field.count),

@@ -23,7 +23,7 @@ use crate::campaign::{CampaignId, Job, MessageState};
 use crate::dispatch::{Refusal, scan_audience};
 use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError};
 use crate::ledger::{report_page, response_page};
-use crate::views::responses;
+use crate::views::replies;
 use crate::views::results::{self, Format, Only, ResultChunk, SHEET_ROWS};
 
 /// Number of parts of the ledger that are read ahead of the audience.
@@ -105,7 +105,7 @@ async fn file(
     let opened = opened.await.map_err(|error| Problem::away(error.to_string()))?;
     let (audience, scan) = opened?;
     check(&campaign, &scan, is_workbook)?;
-    let columns = responses::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
+    let columns = replies::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
     let (parts, received) = mpsc::channel(AHEAD);
     let (id, only) = (campaign.id.clone(), Only { state: asked.state, delivery: asked.delivery });
     let written = async move {
@@ -155,12 +155,12 @@ async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<ResultChunk>) -> 
     let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
     while let Some(from) = report {
         let page = report_page(&ledger, &id, from).await?;
-        let mut part = ResultChunk { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
+        let mut part = ResultChunk { lines: page.lines, replies: Vec::new(), is_last: page.next.is_none() };
         // Answers are sent no later than the report line of their message.
         let last = part.lines.iter().filter_map(|line| line.batch).max();
         while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {
             let page = response_page(&ledger, &id, from).await?;
-            part.responses.extend(page.responses);
+            part.replies.extend(page.responses);
             answers = page.next;
         }
         report = page.next;

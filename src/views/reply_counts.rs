@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::responses::parts;
-use crate::campaign::CampaignId;
-use crate::campaign::delivery::FLOW_TOKEN;
-use crate::ledger::response_page;
-use crate::ledger::{Ledger, LedgerError};
+use super::replies::parts;
+use crate::campaign::{CampaignId, delivery::FLOW_TOKEN};
+use crate::ledger::{Ledger, LedgerError, response_page};
 
 /// Maximum number of replies that are counted; an export has all of them.
 const LOOKED_AT: u64 = 20_000;
@@ -23,18 +21,18 @@ const MAX_CHARS: usize = 80;
 
 /// The counted replies to a campaign.
 #[derive(Debug, Default, Serialize)]
-pub struct Answers {
+pub struct ReplyCounts {
     /// Number of counted replies.
     pub count: u64,
     /// Whether there are more replies.
     pub more: bool,
     /// Form fields, sorted by name.
-    pub fields: Vec<Answered>,
+    pub fields: Vec<FieldCounts>,
 }
 
 /// A form field.
 #[derive(Debug, Serialize)]
-pub struct Answered {
+pub struct FieldCounts {
     /// Name of the field.
     pub name: String,
     /// Number of replies with a value.
@@ -50,30 +48,30 @@ pub struct Answered {
 /// # Errors
 ///
 /// The ledger's.
-pub async fn answers(ledger: &impl Ledger, id: &CampaignId) -> Result<Answers, LedgerError> {
+pub async fn count_replies(ledger: &impl Ledger, id: &CampaignId) -> Result<ReplyCounts, LedgerError> {
     let mut fields: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-    let (mut answers, mut next) = (Answers::default(), Some(0));
+    let (mut counts, mut next) = (ReplyCounts::default(), Some(0));
     while let Some(from) = next {
         let page = response_page(ledger, id, from).await?;
-        for response in &page.responses {
-            answers.count += 1;
-            let (reply, form) = parts(response);
+        for reply in &page.responses {
+            counts.count += 1;
+            let (text, form) = parts(reply);
             // Free text is only counted; the export has it.
-            let said = reply.map(|_| ("in their own words".to_owned(), Value::from("a message")));
+            let text = text.map(|_| ("in their own words".to_owned(), Value::from("a message")));
             // The flow token is our own.
             let form = form.into_iter().filter(|(name, _)| name != FLOW_TOKEN);
-            for (name, value) in form.chain(said) {
+            for (name, value) in form.chain(text) {
                 count(&mut fields, name, &value);
             }
         }
         next = page.next;
-        if answers.count >= LOOKED_AT {
-            answers.more = next.is_some();
+        if counts.count >= LOOKED_AT {
+            counts.more = next.is_some();
             break;
         }
     }
-    answers.fields = fields.into_iter().map(|(name, values)| answered(name, values)).collect();
-    Ok(answers)
+    counts.fields = fields.into_iter().map(|(name, values)| field_counts(name, values)).collect();
+    Ok(counts)
 }
 
 fn count(fields: &mut BTreeMap<String, BTreeMap<String, u64>>, name: String, value: &Value) {
@@ -92,7 +90,7 @@ fn count(fields: &mut BTreeMap<String, BTreeMap<String, u64>>, name: String, val
     *values.entry(if known { value } else { String::new() }).or_default() += 1;
 }
 
-fn answered(name: String, mut values: BTreeMap<String, u64>) -> Answered {
+fn field_counts(name: String, mut values: BTreeMap<String, u64>) -> FieldCounts {
     let count = values.values().sum();
     let mut others = values.remove("").unwrap_or_default();
     let mut values: Vec<(String, u64)> = values.into_iter().collect();
@@ -103,7 +101,7 @@ fn answered(name: String, mut values: BTreeMap<String, u64>) -> Answered {
             *value = value.chars().take(MAX_CHARS).chain(['…']).collect();
         }
     }
-    Answered { name, count, values, others }
+    FieldCounts { name, count, values, others }
 }
 
 #[cfg(test)]
@@ -120,10 +118,10 @@ mod tests {
             count(&mut fields, "comment".into(), &json!(format!("{nth} {}", "x".repeat(100))));
             count(&mut fields, "empty".into(), &json!(null));
         }
-        let slot = answered("slot".into(), fields.remove("slot").unwrap());
+        let slot = field_counts("slot".into(), fields.remove("slot").unwrap());
         assert_eq!(slot.values, [("morning".into(), 400), ("evening".into(), 100)]);
         assert_eq!((slot.count, slot.others), (500, 0));
-        let comment = answered("comment".into(), fields.remove("comment").unwrap());
+        let comment = field_counts("comment".into(), fields.remove("comment").unwrap());
         assert_eq!(
             (comment.values.len(), comment.count, comment.others),
             (MAX_VALUES, 500, 500 - MAX_VALUES as u64)

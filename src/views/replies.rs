@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::lines::LineWriter;
-use crate::campaign::CampaignId;
-use crate::campaign::delivery::ReplyContent;
-use crate::campaign::time::rfc3339;
-use crate::ledger::response_page;
-use crate::ledger::{Ledger, LedgerError, Response};
+use crate::campaign::{CampaignId, delivery::ReplyContent, time::rfc3339};
+use crate::ledger::{Ledger, LedgerError, Response, response_page};
 
 /// The columns before those of the form fields.
 const FIRST: [&str; 5] = ["recipient", "row", "batch", "at", "reply"];
@@ -43,7 +40,7 @@ impl Columns {
     }
 
     /// Returns the values of a form, in the order of the columns.
-    pub(super) fn values(&self, mut form: serde_json::Map<String, Value>) -> Vec<String> {
+    pub(super) fn values(&self, mut form: Map<String, Value>) -> Vec<String> {
         let mut values: Vec<String> = self
             .fields
             .iter()
@@ -80,7 +77,7 @@ pub async fn columns(ledger: &impl Ledger, id: &CampaignId) -> Result<Columns, L
     let (mut columns, mut next) = (Columns::default(), Some(0));
     while let Some(from) = next {
         let page = response_page(ledger, id, from).await?;
-        columns.add(page.responses.iter().flat_map(|response| parts(response).1).map(|(name, _)| name));
+        columns.add(page.responses.iter().flat_map(|reply| parts(reply).1).map(|(name, _)| name));
         next = page.next;
     }
     Ok(columns)
@@ -104,43 +101,35 @@ pub fn header(columns: &Columns) -> Vec<String> {
 ///
 /// The writer's.
 pub fn write<W: Write>(lines: &mut LineWriter<W>, page: &[Response], columns: &Columns) -> io::Result<()> {
-    page.iter().try_for_each(|response| lines.write(&line(response), || fields(response, columns)))
+    page.iter().try_for_each(|reply| lines.write(&line(reply), || fields(reply, columns)))
 }
 
-fn at(response: &Response) -> String {
-    rfc3339(Timestamp::from_millisecond(response.at).unwrap_or_default())
+fn at(reply: &Response) -> String {
+    rfc3339(Timestamp::from_millisecond(reply.at).unwrap_or_default())
 }
 
-fn line(response: &Response) -> Value {
-    let (reply, fields) = parts(response);
+fn line(reply: &Response) -> Value {
+    let (text, fields) = parts(reply);
     json!({
-        "recipient": response.recipient.to_string(), "row": response.row, "batch": response.batch,
-        "at": at(response), "reply": reply, "fields": fields, "details": response.details,
+        "recipient": reply.recipient.to_string(), "row": reply.row, "batch": reply.batch,
+        "at": at(reply), "reply": text, "fields": fields, "details": reply.details,
     })
 }
 
 /// Returns the text and the form fields of a reply.
-pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>) {
-    match &response.content {
+pub(super) fn parts(reply: &Response) -> (Option<String>, Map<String, Value>) {
+    match &reply.content {
         ReplyContent::Flow(fields) => (None, fields.clone()),
-        ReplyContent::Text(text) => (Some(text.clone()), serde_json::Map::new()),
-        ReplyContent::Other(kind) => (Some(format!("({kind})")), serde_json::Map::new()),
+        ReplyContent::Text(text) => (Some(text.clone()), Map::new()),
+        ReplyContent::Other(kind) => (Some(format!("({kind})")), Map::new()),
     }
 }
 
 /// Returns the fields of a line, in the order of the header.
-fn fields(response: &Response, columns: &Columns) -> Vec<String> {
-    let (reply, form) = parts(response);
-    let first = [
-        response.recipient.to_string(),
-        response.row.to_string(),
-        response.batch.to_string(),
-        at(response),
-        reply.unwrap_or_default(),
-    ];
-    let mut all: Vec<String> = first.into();
-    all.extend(columns.values(form));
-    all
+fn fields(reply: &Response, columns: &Columns) -> Vec<String> {
+    let (text, form) = parts(reply);
+    let first = [reply.recipient.to_string(), reply.row.to_string(), reply.batch.to_string(), at(reply)];
+    first.into_iter().chain(text.or(Some(String::new()))).chain(columns.values(form)).collect()
 }
 
 #[cfg(test)]
@@ -164,8 +153,8 @@ mod tests {
         };
         let page = [answer(0), answer(1)];
         let mut columns = Columns::default();
-        for response in &page {
-            columns.add(parts(response).1.into_iter().map(|(name, _)| name));
+        for reply in &page {
+            columns.add(parts(reply).1.into_iter().map(|(name, _)| name));
         }
         let header = header(&columns);
         assert_eq!(
@@ -178,8 +167,7 @@ mod tests {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&csv[..]);
         for (record, others) in reader.records().zip([20_000 - FIELDS, 20_000]) {
             let record = record.unwrap();
-            let rest: serde_json::Map<String, Value> =
-                serde_json::from_str(record.iter().next_back().unwrap()).unwrap();
+            let rest: Map<String, Value> = serde_json::from_str(record.iter().next_back().unwrap()).unwrap();
             assert_eq!(rest.len(), others, "nothing is lost");
         }
     }
