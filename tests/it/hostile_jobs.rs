@@ -66,10 +66,7 @@ fn hostile_documents() -> Vec<(Vec<u8>, &'static str)> {
         (job_bytes("/extra_info", json!({ "ref1": long(FRAME) })), "flowcast allows 4,096"),
         (job_bytes("/audience", json!({ "csv": { "path": long(FRAME) } })), "flowcast allows 2,048"),
         (job_bytes("/audience", json!({ "csv": { "path": format!("{}.csv", long(2_000)) } })), ""),
-        (
-            job_bytes("/audience", json!({ "recipients": [wide] })),
-            "its name has more than 200 characters",
-        ),
+        (job_bytes("/audience", json!({ "recipients": [wide] })), "its name has more than 200 characters"),
         (job_bytes("/audience", json!({ "recipients": [deep] })), "flowcast allows 65,536"),
         (
             job_bytes("/audience", json!({ "recipients": vec![json!({}); 50_000] })),
@@ -197,10 +194,7 @@ async fn deleted_queues_and_exchanges_are_declared_again_within_seconds() {
         channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
     channel.exchange_delete("flowcast.batches".into(), ExchangeDeleteOptions::default()).await.unwrap();
-    until("the lost consumer to be logged", || {
-        fleet.log().contains("RabbitMQ ended a consumer")
-    })
-    .await;
+    until("the lost consumer to be logged", || fleet.log().contains("RabbitMQ ended a consumer")).await;
     // The submitter of a job that cannot be routed gets an error, so an accepted job is safe.
     fleet.submit().await;
     fleet.until_state("c1", "completed").await;

@@ -244,7 +244,8 @@ async fn redis_is_backed_up_and_restored_as_documented() {
     redis.restart();
     let output = run_documented_block(&fleet, "recover", &redis).await;
     assert!(
-        output.contains("campaign c1: running, ") && output.contains("in doubt because they may have been sent"),
+        output.contains("campaign c1: running, ")
+            && output.contains("in doubt because they may have been sent"),
         "{output}"
     );
     let (_worker, _folder) = worker_on_another_machine(&fleet);
