@@ -493,7 +493,7 @@ impl Marketer {
         until("the test to be sent", || self.provider.times("+919999900000") == 1).await;
         if self.has_script {
             // What becomes of it is shown without a reload.
-            self.browser.says("Accepted by the provider").await;
+            self.browser.shows_without_reload("Accepted by the provider").await;
         }
         self.browser.press("Continue").await;
     }
