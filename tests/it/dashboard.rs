@@ -441,6 +441,34 @@ async fn a_refused_job_is_shown_and_discarded() {
     assert!(log.contains("Deleted 1 refused job"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_job_is_sent_once_it_is_corrected_and_retried() {
+    let (sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(false, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let mut job = job();
+    job["audience"] = json!({ "csv": { "path": "late.csv" } });
+    broker(&service.fleet.amqp).await.submit(serde_json::to_vec(&job).unwrap()).await.unwrap();
+    let start = Instant::now();
+    let page = loop {
+        let (_, page) = visitor.get("/refused").await;
+        if page.contains("late.csv") {
+            break page;
+        }
+        assert!(start.elapsed() < LONG, "{page}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    service.fleet.world.write("late.csv", "phone,name\n+919876500001,Asha\n");
+    let retried = visitor.post("/refused", &[("job", &digest), ("do", "requeue")]).await;
+    assert_eq!(retried.status(), 303);
+    service.until_state("c1", "completed").await;
+    assert_eq!(sandbox.count(), 1);
+    let (_, log) = visitor.get("/log").await;
+    assert!(log.contains("Requeued 1 refused job"), "{log}");
+    assert!(visitor.get("/refused").await.1.contains("No refused jobs."));
+}
+
 /// Creates a draft for the whole audience and returns the path of its message.
 async fn draft_message(visitor: &Visitor<'_>) -> String {
     let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");

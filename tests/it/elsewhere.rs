@@ -88,7 +88,7 @@ async fn a_bucket_can_be_the_audience_root_without_a_shared_folder() {
         (json!({ "csv": { "path": "nobody.csv" } }), "no such file"),
         (json!({ "csv": { "path": "../others/b.csv" } }), "is outside the audience root"),
         (json!({ "csv": { "url": "s3://audiences/sent/people.csv" } }), "audiences.allow"),
-        (json!({ "csv": { "url": "s3://audiences/others/none.csv" } }), "none.csv was not found"),
+        (json!({ "csv": { "url": "s3://audiences/others/none.csv" } }), "none.csv does not exist"),
     ] {
         let mut refused = other.clone();
         refused["id"] = "c3".into();
@@ -224,7 +224,7 @@ async fn unsafe_audience_urls_are_refused() {
         (format!("{redirect}a.csv"), redirect.clone(), "cannot fetch"),
         (format!("{change}a.csv"), change.clone(), "changed while it was read"),
         (format!("{swap}a.csv"), swap.clone(), "changed while it was read"),
-        (format!("{gone}a.csv?key=s3cr3t"), gone.clone(), "a.csv was not found"),
+        (format!("{gone}a.csv?key=s3cr3t"), gone.clone(), "a.csv does not exist"),
         // A host name that resolves to an internal address is refused although its URL prefix is allowed.
         (format!("{named}a.csv"), named.clone(), "cannot fetch"),
         (format!("{target}a.csv"), "https://files.example.com/".into(), "audiences.allow"),

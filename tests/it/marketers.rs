@@ -253,6 +253,36 @@ async fn a_column_in_the_marks_of_another_program_is_warned_about_while_it_is_ty
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_keeps_its_message_when_its_name_and_file_change() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,name\n+919876500001,Asha\n").await;
+    visitor.post(&format!("{draft}/message"), &text("+912248931479", "Hello {{ name }}")).await;
+    let id = draft.trim_start_matches("/new/");
+    let page = read(&visitor, &format!("{draft}/audience")).await;
+    assert!(page.contains(&format!("<a href=\"/new?draft={id}\">")), "{page}");
+    let page = read(&visitor, &format!("/new?draft={id}")).await;
+    assert!(page.contains("value=\"Reminder\"") && page.contains("<h1>Name and file</h1>"), "{page}");
+    let change = async |file: Option<&str>| {
+        let mut form = Form::new().text("draft", id.to_owned()).text("name", "Second reminder");
+        if let Some(rows) = file {
+            form = form.part("file", Part::bytes(rows.as_bytes().to_vec()).file_name("next.csv"));
+        }
+        let changed = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+        assert_eq!(changed.headers()[LOCATION].to_str().unwrap(), format!("{draft}/audience"));
+        read(&visitor, &format!("{draft}/check")).await
+    };
+    let page = change(None).await;
+    assert!(page.contains("<dd>Second reminder</dd>") && page.contains("Hello Asha"), "{page}");
+    let page = change(Some("Mobile,name\n+919876500002,Ravi\n+919876500003,Ila\n")).await;
+    assert!(page.contains("<dd>next.csv</dd>") && page.contains("Hello Ravi"), "{page}");
+    assert!(page.contains("<strong>2</strong> people"), "{page}");
+    let gone = visitor.get("/new?draft=0123").await;
+    assert_eq!(gone.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_who_opted_out_are_not_counted_before_sending_either() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {

@@ -150,7 +150,7 @@ fn funnel(campaign: &Campaign) -> Value {
         width => (count * 1000).checked_div(funnel.accepted).unwrap_or_default().min(1000) }
     });
     context! { steps => steps.collect::<Vec<_>>(), failed => funnel.failed, knows_more => !funnel.is_empty(),
-    unreported => may_change(campaign) && campaign.delivery.sent + campaign.delivery.delivered > 0 }
+    unreported => may_change(campaign) && !funnel.is_empty() && funnel.accepted > campaign.delivery.delivered + campaign.delivery.read + funnel.failed }
 }
 
 fn failures(campaign: &Campaign) -> Value {

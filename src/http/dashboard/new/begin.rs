@@ -5,13 +5,14 @@ use axum::extract::{Multipart, Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use minijinja::context;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::super::access::Caller;
 use super::super::super::api::audiences::{
     Arrival, NameConflict, NameError, all, check_name, name_of_upload, take_in,
 };
-use super::super::super::api::extract::campaign;
+use super::super::super::api::extract::{Params, campaign};
 use super::super::super::problem::Problem;
 use super::super::render::{Viewer, page_of, unprocessable};
 use super::super::{Dashboard, captions};
@@ -28,20 +29,42 @@ const PICKED: usize = 50;
 /// Maximum length of a campaign's name, in characters.
 const NAME: usize = 100;
 
+#[derive(Default, Deserialize)]
+pub(in super::super) struct BeginParams {
+    /// Key of the draft whose name or file is changed.
+    draft: Option<String>,
+}
+
+/// Text fields of the first page.
+#[derive(Default)]
+struct Begun {
+    name: String,
+    /// Key of the draft that is changed; empty for a new one.
+    draft: String,
+}
+
 /// Shows the first page: name and audience, and the existing drafts.
 pub(in super::super) async fn begin(
     State(dashboard): State<Dashboard>,
     who: Caller,
     look: Viewer,
+    Params(asked): Params<BeginParams>,
 ) -> Result<Html<String>, Problem> {
-    first(&dashboard, &who, &look, "", &[]).await
+    let begun = match asked.draft {
+        Some(id) => {
+            let draft = CampaignDraft::find(&dashboard, &id).await?;
+            Begun { name: draft.name().to_owned(), draft: draft.id }
+        }
+        None => Begun::default(),
+    };
+    first(&dashboard, &who, &look, &begun, &[]).await
 }
 
 async fn first(
     dashboard: &Dashboard,
     who: &Caller,
     look: &Viewer,
-    name: &str,
+    begun: &Begun,
     wrong: &[(&str, String)],
 ) -> Result<Html<String>, Problem> {
     let (files, no_root) = match all(&dashboard.api).await {
@@ -55,13 +78,14 @@ async fn first(
         drafts => drafts(dashboard).await?,
         files => files.collect::<Vec<_>>(),
         no_root,
-        name,
+        name => begun.name.clone(),
+        draft => begun.draft.clone(),
         errors => errors(wrong.iter().map(|(field, detail)| (*field, &**detail))),
     };
     Ok(page_of(look, Some(who), "new.html", "New campaign", own))
 }
 
-/// Stores an uploaded audience and begins a draft.
+/// Stores an uploaded audience, and begins a draft or changes one.
 pub(in super::super) async fn create(
     State(dashboard): State<Dashboard>,
     who: Caller,
@@ -69,20 +93,22 @@ pub(in super::super) async fn create(
     mut form: Multipart,
 ) -> Result<Response, Problem> {
     let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
-    let (mut name, mut pick, mut uploaded) = (String::new(), String::new(), None);
+    let (mut begun, mut pick, mut uploaded) = (Begun::default(), String::new(), None);
     let mut encoding = String::new();
     while let Some(field) = form.next_field().await.map_err(|error| wrong(error.body_text()))? {
         match field.name() {
             Some("name") => {
-                field.text().await.map_err(|error| wrong(error.body_text()))?.trim().clone_into(&mut name);
+                let text = field.text().await.map_err(|error| wrong(error.body_text()))?;
+                text.trim().clone_into(&mut begun.name);
             }
+            Some("draft") => begun.draft = field.text().await.map_err(|error| wrong(error.body_text()))?,
             Some("encoding") => encoding = field.text().await.map_err(|error| wrong(error.body_text()))?,
             Some("pick") => pick = field.text().await.map_err(|error| wrong(error.body_text()))?,
             Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
                 let file = name_of_upload(field.file_name().unwrap_or_default());
                 if check_name(&file) == Err(NameError::Ending) {
                     let wrong = [("file", format!("{file} isn’t a .csv or .xlsx file."))];
-                    let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                    let page = first(&dashboard, &who, &look, &begun, &wrong).await?;
                     return Ok(unprocessable(page));
                 }
                 let read_as = Encoding::named(&encoding).unwrap_or_default();
@@ -91,7 +117,7 @@ pub(in super::super) async fn create(
                     Ok((file, _)) => uploaded = Some(file.path),
                     Err(problem) if problem.status().is_client_error() => {
                         let wrong = [("file", format!("{}.", problem.to_text()))];
-                        let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                        let page = first(&dashboard, &who, &look, &begun, &wrong).await?;
                         return Ok(unprocessable(page));
                     }
                     Err(problem) => return Err(problem),
@@ -101,29 +127,48 @@ pub(in super::super) async fn create(
         }
     }
     let mut missing = Vec::new();
-    if name.is_empty() || name.chars().count() > NAME {
+    if begun.name.is_empty() || begun.name.chars().count() > NAME {
         missing.push(("name", format!("Give the campaign a name, of at most {NAME} characters.")));
     }
     let path = uploaded.unwrap_or(pick);
-    if path.is_empty() {
+    if path.is_empty() && begun.draft.is_empty() {
         missing.push(("file", "Choose a file, or an uploaded one.".into()));
     }
     if !missing.is_empty() {
-        let page = first(&dashboard, &who, &look, &name, &missing).await?;
+        let page = first(&dashboard, &who, &look, &begun, &missing).await?;
         return Ok(unprocessable(page));
     }
-    let mut draft = CampaignDraft::new(&who.name, &name, &path);
+    let mut draft = draft_of(&dashboard, &who, begun, &path).await?;
     if Encoding::named(&encoding).is_some() {
         draft.job["audience"]["csv"]["encoding"] = encoding.into();
-    }
-    // Numbers without a country code are most likely from the country of the most recent sender number.
-    let country = senders(&dashboard).await?.first().and_then(|sender| sender.number.parse().ok());
-    if let Some(region) = country.and_then(PhoneParser::region) {
-        draft.job["audience"]["csv"]["default_region"] = region.into();
     }
     inspect_new(&dashboard, &mut draft).await?;
     draft.keep(&dashboard, &who).await?;
     Ok(address(&draft, "audience").into_response())
+}
+
+/// Returns a new draft, or the draft that is changed with its new name and file.
+async fn draft_of(
+    dashboard: &Dashboard,
+    who: &Caller,
+    begun: Begun,
+    path: &str,
+) -> Result<CampaignDraft, Problem> {
+    if !begun.draft.is_empty() {
+        let mut draft = CampaignDraft::find(dashboard, &begun.draft).await?;
+        draft.set("name", Some(begun.name.into()));
+        if !path.is_empty() {
+            draft.use_file(path);
+        }
+        return Ok(draft);
+    }
+    let mut draft = CampaignDraft::new(&who.name, &begun.name, path);
+    // Numbers without a country code are most likely from the country of the most recent sender number.
+    let country = senders(dashboard).await?.first().and_then(|sender| sender.number.parse().ok());
+    if let Some(region) = country.and_then(PhoneParser::region) {
+        draft.job["audience"]["csv"]["default_region"] = region.into();
+    }
+    Ok(draft)
 }
 
 /// Begins a draft with the settings of a sent campaign, except its schedule.

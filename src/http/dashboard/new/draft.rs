@@ -164,6 +164,16 @@ impl CampaignDraft {
         self.job.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Replaces the audience's file. The default country stays.
+    pub(super) fn use_file(&mut self, path: &str) {
+        let mut csv = json!({ "path": path });
+        if let Some(region) = self.job.pointer("/audience/csv/default_region") {
+            csv["default_region"] = region.clone();
+        }
+        self.job["audience"] = json!({ "csv": csv });
+        (self.columns, self.is_read) = (Vec::new(), false);
+    }
+
     /// Returns the country of a typed number without a country code: the audience's, else the sender's.
     pub(super) fn region(&self) -> Option<String> {
         let own = self.text("/audience/csv/default_region");

@@ -156,7 +156,11 @@ pub(super) async fn add(
         match PhoneParser::international(line) {
             Ok(number) => numbers.push(number),
             Err(PhoneError::NoRegion) => {
-                errors.push(("numbers", format!("“{line}”: add + and the country code.")));
+                let hint = match PhoneParser::international(&format!("+{line}")) {
+                    Ok(number) => format!("did you mean {number}? Write it with the +."),
+                    Err(_) => "add + and the country code.".into(),
+                };
+                errors.push(("numbers", format!("“{line}”: {hint}")));
             }
             Err(error) => errors.push(("numbers", format!("“{line}”: {error}."))),
         }
