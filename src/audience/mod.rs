@@ -272,7 +272,7 @@ fn phone_column(columns: &Columns, named: Option<&str>) -> Result<usize, String>
         Some(name) => columns.find(name).map_err(|error| error.to_string()),
         None => PHONE_NAMES.iter().find_map(|name| columns.find(name).ok()).ok_or_else(|| {
             let names = columns.names().iter().map(String::as_str);
-            format!("no column is called {}; the columns are {}", PHONE_NAMES.join(", "), listed(names))
+            format!("found no phone column among {}", listed(names))
         }),
     }
 }

@@ -130,7 +130,7 @@ impl Audiences {
             place(allowed) == place(&url) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let Some(allowed) = self.allow.iter().find(begins) else {
-            return Err(refused("is not allowed by audiences.allow in the configuration"));
+            return Err(refused("begins with no prefix in audiences.allow; add one to the configuration"));
         };
         // A prefix with an IP address allows exactly that address, even a private one; the addresses of a host name
         // are checked.

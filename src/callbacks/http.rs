@@ -54,7 +54,7 @@ async fn answer<L: Ledger>(
     if !reports.proves(address, headers, body) {
         return problem(
             StatusCode::FORBIDDEN,
-            "the account requires proof of the sender, and this callback has none",
+            "the callback lacks the configured header or a valid signature",
         );
     }
     match reports.receive(address, body).await {

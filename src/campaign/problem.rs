@@ -136,9 +136,9 @@ impl Problems {
 pub fn json_error(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data if error.line() > 0 => {
-            format!("is not the expected JSON, at line {} column {}", error.line(), error.column())
+            format!("has an unexpected structure, at line {} column {}", error.line(), error.column())
         }
-        serde_json::error::Category::Data => "is not the expected JSON".into(),
+        serde_json::error::Category::Data => "has an unexpected structure".into(),
         // These are serde_json's own words and a place.
         _ => format!("is not JSON: {error}"),
     }
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn an_error_of_json_quotes_nothing() {
         let error = |json: &str| json_error(&serde_json::from_str::<Vec<u8>>(json).unwrap_err());
-        assert_eq!(error("\"Asha +919876543210\""), "is not the expected JSON, at line 1 column 20");
-        assert_eq!(error("[919876543210]"), "is not the expected JSON, at line 1 column 13");
-        assert_eq!(error("[919876543210 Asha"), "is not the expected JSON, at line 1 column 13");
+        assert_eq!(error("\"Asha +919876543210\""), "has an unexpected structure, at line 1 column 20");
+        assert_eq!(error("[919876543210]"), "has an unexpected structure, at line 1 column 13");
+        assert_eq!(error("[919876543210 Asha"), "has an unexpected structure, at line 1 column 13");
         assert!(error("Asha").starts_with("is not JSON: expected value at line 1"), "{}", error("Asha"));
     }
 
@@ -227,9 +227,9 @@ mod tests {
             "message template component 1 sub type"
         );
         assert_eq!(location("/extra_info/a~1b"), "extra info a/b");
-        let problem = Problem::new("/limits/messages", "a limit of 0 can never be met");
-        assert_eq!(problem.to_text(), "limits messages: a limit of 0 can never be met");
-        assert_eq!(problem.to_string(), "limits messages: a limit of 0 can never be met (/limits/messages)");
+        let problem = Problem::new("/limits/messages", "a limit of 0 allows nothing");
+        assert_eq!(problem.to_text(), "limits messages: a limit of 0 allows nothing");
+        assert_eq!(problem.to_string(), "limits messages: a limit of 0 allows nothing (/limits/messages)");
         assert_eq!(Problem::new("", "is no object").to_string(), "the job: is no object");
     }
 

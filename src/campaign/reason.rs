@@ -219,7 +219,7 @@ impl fmt::Display for Reason {
             Self::Comparing { workers } => write!(
                 f,
                 "waits: Redis was restarted or failed over and may have lost recent writes; workers that have not \
-                 compared theirs yet: {workers}"
+                 compared their writes yet: {workers}"
             ),
             Self::Notice { notice, beside: Some(beside) } => write!(f, "{notice}; {beside}"),
             Self::Notice { notice, beside: None } => notice.fmt(f),
@@ -242,8 +242,8 @@ impl fmt::Display for Reason {
             }
             Self::Emptied { id } => write!(
                 f,
-                "Redis was emptied while workers ran; they wrote what they know about this campaign again, but the \
-                 outcomes of earlier workers are lost; to mark messages that may have been sent as in doubt and resume, \
+                "Redis was emptied while workers ran; they restored what they know about this campaign, but the \
+                 outcomes that earlier workers recorded are lost; to mark messages that may have been sent as in doubt and resume, \
                  run: flowcast recover {id}"
             ),
             Self::Forgotten { id, workers, from } => {

@@ -204,10 +204,7 @@ async fn test_credentials(account: &Account) -> (Grade, String) {
                 _ => (Grade::Ok, "the provider accepts the credentials".into()),
             }
         }
-        Err(error) => (
-            Grade::Bad,
-            format!("the provider cannot be reached: {error}; check region or base_url, and the network"),
-        ),
+        Err(error) => (Grade::Bad, format!("{error}; check region or base_url, and the network")),
     }
 }
 

@@ -25,8 +25,9 @@ pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
         None => CODES.iter().collect(),
     };
     if let (Some(code), true) = (&explain.code, found.is_empty()) {
-        let near = near(code);
-        let text = format!("unknown code {code:?}{near}; flowcast explain lists all codes");
+        let near = Some(near(code)).filter(|near| !near.is_empty());
+        let near = near.unwrap_or_else(|| "; flowcast explain lists all codes".into());
+        let text = format!("unknown code {code:?}{near}");
         return Err(Failure::Usage(text));
     }
     let text = if json {

@@ -173,7 +173,7 @@ fn time(text: &str) -> Result<Duration, String> {
     } else {
         number(text)
     };
-    let milliseconds = milliseconds.ok_or("write a time with its unit, e.g. 50ms or 2s")?;
+    let milliseconds = milliseconds.ok_or("write a time, e.g. 50ms or 2s")?;
     Ok(Duration::from_secs_f64(milliseconds / 1000.0))
 }
 

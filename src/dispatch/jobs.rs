@@ -168,8 +168,8 @@ async fn wait_for_account<L: Ledger>(
     if id.is_none() && delivery.postponed.is_none() && delivery.redelivered {
         // It may be waiting under the id that it was given then; under another id it would be sent twice.
         let error = format!(
-            "{reason}. It has no id and was delivered before, so it may already be waiting under a generated id: \
-             requeue it only if no campaign of it begins within an hour"
+            "{reason}; the job has no id and was delivered before, so a copy may be waiting under a generated id; \
+             requeue the job only if no such campaign starts within an hour"
         );
         return refuse(broker, delivery, &error, POINTER).await;
     }
@@ -183,7 +183,7 @@ async fn wait_for_account<L: Ledger>(
     };
     let waited = now.saturating_sub(postponed.since);
     if waited >= LONGEST_WAIT_MS {
-        return refuse(broker, delivery, &format!("{reason}. It waited for an hour"), POINTER).await;
+        return refuse(broker, delivery, &format!("{reason}; the job waited for an hour"), POINTER).await;
     }
     let wait = Duration::from_millis(waited.unsigned_abs()).clamp(SHORTEST_DELAY, LONGEST_DELAY);
     // Before the copy is published, because the original may be delivered again to a worker that has the account.

@@ -186,9 +186,9 @@ mod tests {
     #[test]
     fn a_page_shows_the_place_in_words_and_a_program_also_gets_the_pointer() {
         let problem: Problem =
-            vec![JobProblem::new("/limits/messages", "a limit of 0 can never be met")].into();
-        assert_eq!(problem.to_text(), "limits messages: a limit of 0 can never be met");
-        assert_eq!(problem.detail, "limits messages: a limit of 0 can never be met (/limits/messages)");
-        assert_eq!(problem.errors().next(), Some(("/limits/messages", "a limit of 0 can never be met")));
+            vec![JobProblem::new("/limits/messages", "a limit of 0 allows nothing")].into();
+        assert_eq!(problem.to_text(), "limits messages: a limit of 0 allows nothing");
+        assert_eq!(problem.detail, "limits messages: a limit of 0 allows nothing (/limits/messages)");
+        assert_eq!(problem.errors().next(), Some(("/limits/messages", "a limit of 0 allows nothing")));
     }
 }

@@ -12,7 +12,9 @@ pub enum LedgerError {
     #[error("Redis {0}")]
     Away(String),
     /// The store does not exist.
-    #[error("no such store: {0}; either nothing was sent from here yet, or --store or store.path is wrong")]
+    #[error(
+        "no such store: {0}; either no campaign was started in this folder yet, or --store or store.path is wrong"
+    )]
     NoStore(String),
     /// Another process sends from this store.
     #[error("{0}")]

@@ -169,7 +169,7 @@ pub fn classify(reply: &HttpResponse, said: ParsedBody) -> ProviderResponse {
         // Document 003: flows are not enabled for the WhatsApp business account of the number.
         (403, _) => refused(
             Scope::Flows,
-            "the account, or its number, may not use this; ask the provider to enable it",
+            "the account or its sender number may not send this kind of message; ask the provider to enable it",
         ),
         (404, _) => refused(Scope::Campaign, "check account_sid, base_url and the ids in the message"),
         // RFC 9110: the resource is elsewhere, so nothing was done here.

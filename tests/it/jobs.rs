@@ -413,7 +413,7 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let texts: String =
         findings.iter().filter(|f| f["grade"] == "bad").map(|f| f["text"].to_string()).collect();
     for part in
-        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "cannot be reached"]
+        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "cannot connect to the provider"]
     {
         assert!(texts.contains(part), "{part}\n{texts}");
     }

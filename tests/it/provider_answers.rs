@@ -124,9 +124,11 @@ async fn a_400_is_split_in_halves_until_the_invalid_message_is_isolated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_error_holds_the_campaign_and_leaves_every_message_pending() {
-    for (status, advice) in
-        [(401, "check the credentials"), (402, "plan and balance"), (403, "may not use this")]
-    {
+    for (status, advice) in [
+        (401, "check the credentials"),
+        (402, "plan and balance"),
+        (403, "may not send this kind of message"),
+    ] {
         let (world, provider, code, now) = run(move |_, _| Reaction::Answer(status, "", String::new())).await;
         assert_eq!(
             (code, &now["state"], &now["counts"]["pending"]),

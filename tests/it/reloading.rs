@@ -328,8 +328,8 @@ async fn a_job_is_dead_lettered_after_an_hour_without_its_account() {
     assert_eq!(dead_letters[0].data, job("old").to_string().into_bytes());
     assert_eq!(dead_letters.remove(1).data, job("long-ago").to_string().into_bytes());
     assert_eq!(dead_letters[1].data, without_id.to_string().into_bytes());
-    insta::assert_snapshot!(dead_letters[0].error, @r#"the account "mian" is not configured; did you mean "main"?. It waited for an hour"#);
-    insta::assert_snapshot!(dead_letters[1].error, @r#"the account "mian" is not configured; did you mean "main"?. It has no id and was delivered before, so it may already be waiting under a generated id: requeue it only if no campaign of it begins within an hour"#);
+    insta::assert_snapshot!(dead_letters[0].error, @r#"the account "mian" is not configured; did you mean "main"?; the job waited for an hour"#);
+    insta::assert_snapshot!(dead_letters[1].error, @r#"the account "mian" is not configured; did you mean "main"?; the job has no id and was delivered before, so a copy may be waiting under a generated id; requeue the job only if no such campaign starts within an hour"#);
     assert!(dead_letters.iter().all(|job| job.pointer == "/account"));
     assert_eq!(broker.buried(10).await.unwrap().0.len(), 3);
 }

@@ -255,7 +255,7 @@ const BEYOND_JOBS: [(&str, &str); 14] = [
     ("Invalid dates and times", "must be a time of day"),
     ("Invalid dates and times", "must be a date in the form YYYY-MM-DD"),
     ("Time zones", "must be a time zone of the IANA database"),
-    ("An end before the start", "is not after start_at"),
+    ("An end before the start", "must be after start_at"),
     ("A window that never opens", "never opens"),
     ("Encodings", "must be an encoding's WHATWG or IANA name"),
     ("Emoji on a button", "must not contain an emoji"),

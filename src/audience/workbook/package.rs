@@ -77,7 +77,7 @@ impl Package {
         let relations = self.relations(&format!("{folder}/_rels/{file}.rels"), folder)?;
         let mut workbook = Workbook { sheets: Vec::new(), from_1904: false, relations };
         if Path::new(&name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin")) {
-            return Err("it is an .xlsb workbook; save it as .xlsx".into());
+            return Err("its content is in the .xlsb format; save it as .xlsx".into());
         }
         let mut xml = self.part(&name)?.ok_or_else(|| format!("it has no {name}"))?;
         while let Some(piece) = xml.next()? {

@@ -312,7 +312,7 @@ const SCHEDULE: Rule = Rule::Object(Object {
         if let (Some(start), Some(end)) = (time("start_at"), time("expires_at"))
             && end <= start
         {
-            findings.problem(&step(pointer, "expires_at"), "is not after start_at: nothing could be sent");
+            findings.problem(&step(pointer, "expires_at"), "must be after start_at");
         }
     },
     also_as_schema: "",

@@ -81,7 +81,7 @@ pub enum InvalidRate {
     )]
     Form,
     /// The rate is 0: nothing could ever be sent.
-    #[error("a limit of 0 can never be met; pause the campaign instead, or omit the limit")]
+    #[error("a limit of 0 allows nothing; pause the campaign instead, or omit the limit")]
     Zero,
 }
 

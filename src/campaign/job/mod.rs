@@ -371,7 +371,7 @@ mod tests {
         job.as_object_mut().unwrap().remove("account");
         let faults = faults(&job).join("\n");
         assert!(faults.contains("from: write the number with + and the country code"), "{faults}");
-        assert!(faults.contains("limits messages: a limit of 0 can never be met"), "{faults}");
+        assert!(faults.contains("limits messages: a limit of 0 allows nothing"), "{faults}");
         assert!(faults.contains(r#"the job: "account" is required but missing"#), "{faults}");
     }
 
@@ -390,7 +390,8 @@ mod tests {
         let schedule =
             json!({ "start_at": "2026-11-02T09:00:00+05:30", "expires_at": "2026-11-01T09:00:00+05:30" });
         assert!(
-            faults(&with("/schedule", schedule))[0].starts_with("schedule expires at: is not after start_at")
+            faults(&with("/schedule", schedule))[0]
+                .starts_with("schedule expires at: must be after start_at")
         );
         let window = json!({ "window": { "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkatta" } });
         assert!(faults(&with("/schedule", window))[0].starts_with("schedule window timezone: "));

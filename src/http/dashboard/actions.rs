@@ -83,13 +83,13 @@ fn question(what: ActionKind, campaign: &Campaign, code: Option<&str>) -> Option
         }
         ActionKind::Resend => (
             counts.in_doubt,
-            "Resend what is in doubt?".into(),
+            "Resend the messages in doubt?".into(),
             format!("{} in doubt. Anyone who did get it will get it twice.", are(counts.in_doubt, "message")),
             format!("Send to {}", people(counts.in_doubt)),
         ),
         ActionKind::GiveUp => (
             counts.in_doubt,
-            "Mark as failed what is in doubt?".into(),
+            "Mark the messages in doubt as failed?".into(),
             format!("{} will be marked as failed and not sent again.", counted(counts.in_doubt, "message")),
             format!("Mark {} as failed", counted(counts.in_doubt, "message")),
         ),

@@ -72,7 +72,7 @@ impl Broker {
             // The broker would close the connection each time.
             let most = link.publishing.configuration().frame_max() as usize;
             if let Some(longest) = longest.filter(|longest| *longest > most) {
-                let text = format!("accepts no headers of {longest} bytes; the maximum is {most}");
+                let text = format!("accepts headers of at most {most} bytes, but a message has {longest}");
                 return Err(QueueError::Failed(text));
             }
             let mut confirms = Vec::with_capacity(left.len());

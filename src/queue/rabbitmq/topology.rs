@@ -196,10 +196,17 @@ fn refused(what: &str, name: &str, error: &lapin::Error) -> QueueError {
     let ErrorKind::ProtocolError(amqp) = error.kind() else { return QueueError::Failed(format!("{error}")) };
     let text = amqp.get_message();
     match amqp.get_id() {
-        406 => QueueError::Refused(format!(
-            "{what} {name} exists with other arguments ({text}); when it is empty, delete it \
-             (rabbitmqctl delete_queue {name}, or the management page) and restart"
-        )),
+        406 => {
+            let how = match what {
+                "queue" => format!(
+                    "when it is empty, delete it (rabbitmqctl delete_queue {name}, or the management page)"
+                ),
+                _ => "delete it in the management page".to_owned(),
+            };
+            QueueError::Refused(format!(
+                "{what} {name} exists with other arguments ({text}); {how} and restart"
+            ))
+        }
         403 => QueueError::Refused(format!(
             "cannot declare {what} {name}: {text}; give the user the permissions configure, write and read on flowcast.*"
         )),
