@@ -1,4 +1,5 @@
-//! The funnel of a campaign: how many of its accepted messages were sent, delivered, read and replied to.
+//! The funnel of a campaign: how many of its accepted messages were sent, delivered, read and replied to. The counts come from
+//! `ledger/deliveries.rs`.
 
 use std::time::Duration;
 

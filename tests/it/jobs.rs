@@ -412,9 +412,12 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let findings: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
     let texts: String =
         findings.iter().filter(|f| f["grade"] == "bad").map(|f| f["text"].to_string()).collect();
-    for part in
-        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "cannot connect to the provider"]
-    {
+    for part in [
+        "set appendonly yes",
+        "set maxmemory-policy noeviction",
+        "is RabbitMQ running",
+        "cannot connect to the provider",
+    ] {
         assert!(texts.contains(part), "{part}\n{texts}");
     }
     assert!(!ended.out.contains("s3cr3t"));

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::super::super::{access::Caller, problem::Problem};
 use super::super::Api;
-use super::{MAX_COPIES, Uploaded, check_name, copy_name, root};
+use super::upload_name::{MAX_COPIES, check_name, copy_name};
+use super::{Uploaded, root};
 use crate::audience::{Bucket, Encoding, Root, Settings, Source, scan};
 use crate::campaign::counted;
 use crate::ledger::{Audit, AuditEntry};
