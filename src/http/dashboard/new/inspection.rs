@@ -83,8 +83,8 @@ pub(super) async fn inspect(
 
 /// Reads a new draft's audience.
 ///
-/// If all numbers begin with the calling code of one country and only lack the `+`, that country becomes the default country,
-/// and the page says so.
+/// If no number can be read, and more than half of them only lack the `+` and belong to one country, that country becomes the
+/// default country, and the page says so.
 pub(super) async fn inspect_new(dashboard: &Dashboard, draft: &mut CampaignDraft) -> Result<(), Problem> {
     // The audience page inspects again and shows what is wrong.
     let _ = inspect(dashboard, draft).await?;
