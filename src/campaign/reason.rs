@@ -204,7 +204,7 @@ impl fmt::Display for Reason {
                 due.map_or(Ok(()), |due| write!(f, "; deferred messages are due at {due:.0}"))
             }
             Self::Throttled { flow, detail } => {
-                write!(f, "flow {flow} is throttled, starting at 10 messages an hour: {detail}")
+                write!(f, "flow {flow} is throttled to 10 messages an hour at first: {detail}")
             }
             Self::RateLimited { seconds, detail } => {
                 write!(f, "rate-limited by the provider; resumes in {seconds} s: {detail}")
@@ -243,17 +243,15 @@ impl fmt::Display for Reason {
             Self::Emptied { id } => write!(
                 f,
                 "Redis was emptied while workers ran; they restored what they know about this campaign, but the \
-                 outcomes that earlier workers recorded are lost; to mark messages that may have been sent as in doubt and resume, \
-                 run: flowcast recover {id}"
+                 outcomes that earlier workers recorded are lost; run: flowcast recover {id}, which marks as in doubt the \
+                 messages that may have been sent, and resumes"
             ),
             Self::Forgotten { id, workers, from } => {
                 let workers = counted(*workers, "worker");
-                write!(
-                    f,
-                    "Redis lost recent writes, and contact was lost with {workers} that may have sent messages"
-                )?;
-                if let Some(from) = from {
-                    write!(f, " since {from:.0}")?;
+                write!(f, "Redis lost recent writes, and contact was lost with {workers}")?;
+                match from {
+                    Some(from) => write!(f, "; since {from:.0} they may have sent messages")?,
+                    None => f.write_str("; they may have sent messages")?,
                 }
                 write!(f, "; to review and resume, run: flowcast recover {id}")
             }

@@ -87,7 +87,9 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
         Action::Resolve { resend: false, .. } => format!(", {messages} abandoned"),
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
-    if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {
+    let sends = matches!(action, Action::Retry { .. } | Action::Resolve { resend: true, .. });
+    let runs = done.state == crate::campaign::CampaignState::Running || done.state.is_over();
+    if sends && done.messages > 0 && !runs {
         write_line(&format!(
             "the campaign is not running; to send these messages: flowcast resume {id}{}",
             which.store.flag()

@@ -86,7 +86,7 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Loa
     let mode = "/interactive/action/parameters/mode";
     if job.message.pointer(mode).is_some_and(|mode| mode == "draft") && scan.rows > DRAFT {
         let error = format!(
-            "a draft flow is only for tests (Exotel's documentation), and this audience has {} rows; \
+            "a draft flow is only for tests (the provider's documentation), and this audience has {} rows; \
              publish the flow, or send it to at most {DRAFT} recipients",
             scan.rows
         );

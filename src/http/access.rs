@@ -144,7 +144,9 @@ fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Caller, Prob
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if !host.is_some_and(is_loopback) {
-        return refused("requests must use `localhost` as the host name unless http.tokens is set");
+        return refused(
+            "requests must be addressed to localhost or a loopback address unless http.tokens is set",
+        );
     }
     if comes_from_elsewhere(headers) {
         return refused("requests from pages of other sites are not allowed");

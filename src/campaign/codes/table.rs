@@ -355,10 +355,10 @@ pub const CODES: &[Code] = &[
         .remedy("correct the number in the list."),
     code(Flowcast, "duplicate", "", PERSON)
         .means("An earlier row has the same number.")
-        .remedy("nothing to do: the recipient gets one message."),
+        .remedy("the recipient gets one message, from the earlier row."),
     code(Flowcast, "suppressed", "", PERSON)
         .means("The number is on the suppression list.")
-        .remedy("remove it from the list; flowcast suppress list shows the suppression list."),
+        .remedy("remove the number from the audience; flowcast suppress list shows the suppression list."),
     code(Flowcast, "missing_variable", "", CONTENT)
         .means("A column that the message needs is empty in this row.")
         .remedy("fill it in, or give the placeholder a default."),

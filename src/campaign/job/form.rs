@@ -202,7 +202,7 @@ const NAME: Rule = Rule::Parsed {
 const AUDIENCE: Rule = Rule::Object(Object {
     fields: &[
         optional("csv", CSV)
-            .about("File, by `path` or `url`: CSV, or a workbook of Excel or LibreOffice.")
+            .about("File, by `path` or `url`: CSV, or an `.xlsx` workbook.")
             .example(r#"{ "path": "diwali.csv", "default_region": "IN" }"#),
         optional(
             "recipients",
