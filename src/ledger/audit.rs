@@ -82,7 +82,7 @@ pub trait Audit: Clock {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::NoPlace`] if `from` is not a cursor.
+    /// [`NoPlace`](super::LedgerError::NoPlace) if `from` is not a cursor.
     fn acts(
         &self,
         campaign: Option<&CampaignId>,
