@@ -204,7 +204,7 @@ impl fmt::Display for Reason {
                 due.map_or(Ok(()), |due| write!(f, "; deferred messages are due at {due:.0}"))
             }
             Self::Throttled { flow, detail } => {
-                write!(f, "flow {flow} is throttled to 10 messages an hour at first: {detail}")
+                write!(f, "flow {flow} is throttled; flowcast starts with 10 messages an hour: {detail}")
             }
             Self::RateLimited { seconds, detail } => {
                 write!(f, "rate-limited by the provider; resumes in {seconds} s: {detail}")
@@ -218,8 +218,8 @@ impl fmt::Display for Reason {
             Self::Planning { detail } | Self::Backend { detail } => write!(f, "waits: {detail}"),
             Self::Comparing { workers } => write!(
                 f,
-                "waits: Redis was restarted or failed over and may have lost recent writes; workers that have not \
-                 compared their writes yet: {workers}"
+                "waits: Redis was restarted or failed over and may have lost recent writes; number of workers that have \
+                 not yet compared Redis with what they wrote: {workers}"
             ),
             Self::Notice { notice, beside: Some(beside) } => write!(f, "{notice}; {beside}"),
             Self::Notice { notice, beside: None } => notice.fmt(f),

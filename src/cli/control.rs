@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Outcome, open, operator, print, write_line};
 use crate::campaign::control::{Action, Control};
-use crate::campaign::{HumanDuration, counted};
+use crate::campaign::{CampaignState, HumanDuration, counted};
 use crate::config::Config;
 use crate::dispatch::control;
 use crate::ledger::Access;
@@ -87,13 +87,32 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
         Action::Resolve { resend: false, .. } => format!(", {messages} abandoned"),
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
-    let sends = matches!(action, Action::Retry { .. } | Action::Resolve { resend: true, .. });
-    let runs = done.state == crate::campaign::CampaignState::Running || done.state.is_over();
-    if sends && done.messages > 0 && !runs {
+    if done.messages > 0 && waits_for_resume(&action, done.state) {
         write_line(&format!(
             "the campaign is not running; to send these messages: flowcast resume {id}{}",
             which.store.flag()
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns whether messages that an action made pending are sent only after a resume.
+fn waits_for_resume(action: &Action, state: CampaignState) -> bool {
+    let sends = matches!(action, Action::Retry { .. } | Action::Resolve { resend: true, .. });
+    sends && state != CampaignState::Running && !state.is_over()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_messages_that_will_be_sent_wait_for_a_resume() {
+        let resolve = |resend| Action::Resolve { resend, older_than: None };
+        for state in [CampaignState::Paused, CampaignState::Held] {
+            assert!(waits_for_resume(&resolve(true), state), "{state:?}");
+            assert!(!waits_for_resume(&resolve(false), state), "{state:?}");
+        }
+        assert!(!waits_for_resume(&resolve(true), CampaignState::Running));
+    }
 }

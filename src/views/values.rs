@@ -120,7 +120,11 @@ pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
         }
         let marks: BTreeSet<usize> =
             meant.iter().filter(|(_, _, column)| column.is_some()).map(|(marks, ..)| *marks).collect();
-        for (_, written, column) in meant.into_iter().filter(|(own, ..)| marks.contains(own)) {
+        let mut known = BTreeSet::new();
+        for (own, written, column) in meant {
+            if !marks.contains(&own) || !known.insert(written) {
+                continue;
+            }
             let why = match column {
                 Some(column) => {
                     format!("{written} is sent literally; write {{{{ {} }}}}", Columns::identifier(column))

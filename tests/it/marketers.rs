@@ -238,7 +238,7 @@ async fn a_column_in_the_marks_of_another_program_is_warned_about_while_it_is_ty
         assert!(review.replace("&lt;", "<").replace("&gt;", ">").contains(&warning), "{review}");
     }
     // The others in the same marks are meant as columns, too.
-    let fields = text("+912248931479", "Dear <First Name>, until <date> [sic] <b");
+    let fields = text("+912248931479", "Dear <First Name>, until <date> or <date> [sic] <b");
     let preview = visitor.post(&format!("{draft}/preview"), &fields).await.text().await.unwrap();
     let preview = shown(&preview).replace("&lt;", "<").replace("&gt;", ">");
     assert!(
@@ -246,6 +246,7 @@ async fn a_column_in_the_marks_of_another_program_is_warned_about_while_it_is_ty
         "{preview}"
     );
     assert!(!preview.contains("[sic] is sent"), "{preview}");
+    assert_eq!(preview.matches("<date> is sent literally").count(), 1, "{preview}");
     // A name that no column has leads to what can be written.
     let preview = visitor.post(&format!("{draft}/preview"), &text("+912248931479", "{{ FirstName }}")).await;
     let preview = shown(&preview.text().await.unwrap());
@@ -278,6 +279,16 @@ async fn a_draft_keeps_its_message_when_its_name_and_file_change() {
     let page = change(Some("Mobile,name\n+919876500002,Ravi\n+919876500003,Ila\n")).await;
     assert!(page.contains("<dd>next.csv</dd>") && page.contains("Hello Ravi"), "{page}");
     assert!(page.contains("<strong>2</strong> people"), "{page}");
+    // A country that was only assumed from a file is not one of the next file.
+    let assumed = begin(&visitor, "phone\n919876500001\n").await;
+    let page = read(&visitor, &format!("{assumed}/audience")).await;
+    assert!(page.contains("They are read as numbers of India"), "{page}");
+    let form =
+        Form::new().text("draft", assumed.trim_start_matches("/new/").to_owned()).text("name", "Reminder");
+    let form = form.part("file", Part::bytes(b"phone\n+442079460018\n".to_vec()).file_name("uk.csv"));
+    visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+    let page = read(&visitor, &format!("{assumed}/audience")).await;
+    assert!(page.contains("<strong>1</strong> person") && !page.contains("numbers of India"), "{page}");
     let gone = visitor.get("/new?draft=0123").await;
     assert_eq!(gone.0, 404);
 }

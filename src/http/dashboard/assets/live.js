@@ -113,10 +113,13 @@ function put(part) {
 
 // A part that has no live updates of its own is read again with the page.
 const REFRESH = 3000;
+let refreshes = 200;
 const refreshed = document.querySelector("[data-refresh]");
 if (refreshed) {
-  window.setInterval(async () => {
+  const timer = window.setInterval(async () => {
     if (document.hidden) return;
+    refreshes -= 1;
+    if (refreshes <= 0) window.clearInterval(timer);
     const answer = await fetch(location.href).catch(() => null);
     if (!answer?.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");

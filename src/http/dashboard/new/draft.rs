@@ -164,14 +164,15 @@ impl CampaignDraft {
         self.job.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Replaces the audience's file. The default country stays.
+    /// Replaces the audience's file. A default country that a person has confirmed stays; one that was assumed from the numbers
+    /// of the old file does not.
     pub(super) fn use_file(&mut self, path: &str) {
         let mut csv = json!({ "path": path });
-        if let Some(region) = self.job.pointer("/audience/csv/default_region") {
+        if let Some(region) = self.job.pointer("/audience/csv/default_region").filter(|_| !self.is_assumed) {
             csv["default_region"] = region.clone();
         }
         self.job["audience"] = json!({ "csv": csv });
-        (self.columns, self.is_read) = (Vec::new(), false);
+        (self.columns, self.is_read, self.is_assumed) = (Vec::new(), false, false);
     }
 
     /// Returns the country of a typed number without a country code: the audience's, else the sender's.
