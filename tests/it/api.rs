@@ -1,7 +1,6 @@
 //! The API as other systems call it: with real workers, on the fleet's ledger and on the embedded one.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use flowcast::sandbox::Behaviour;
@@ -14,6 +13,7 @@ use crate::schemas::assert_genuine;
 use crate::servers::RedisProcess;
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{Reaction, Scripted, job, job_with, sandbox};
+use crate::tools;
 
 /// An audience of three rows, two of them with the same number.
 const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
@@ -344,26 +344,25 @@ async fn concurrent_and_interrupted_uploads_leave_only_complete_files() {
 /// Requests that schemathesis generates from the description get the documented responses, and never a 5xx.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemathesis_finds_no_undocumented_response() {
-    const WANTED: &str = "schemathesis==4.32.0";
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     assert_eq!(service.post("/campaigns", &job()).await.status, 201);
-    // Installed once, into cargo's folder for the files of tests.
-    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
-    let script = "set -euo pipefail\n\
-        if [ ! -x \"$TOOL/bin/st\" ]; then\n\
-            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\"\n\
-        fi\n\
-        exec \"$TOOL/bin/st\" run \"$URL/openapi.json\" --header \"Authorization: Bearer act-1\" \\\n\
-            --exclude-path '/campaigns/{id}/events' --max-examples 8 --seed 7 --no-color \\\n\
-            --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance\n";
-    let mut bash = tokio::process::Command::new("bash");
-    bash.arg("-c").arg(script).current_dir(service.fleet.world.path(""));
-    bash.env("TOOL", tool)
-        .env("WANTED", WANTED)
-        .env("URL", format!("{}/api/v1", service.url))
-        .env("no_proxy", "*");
-    let ended = bash.output().await.unwrap();
+    let install = || tools::python("schemathesis", "schemathesis==4.32.0");
+    let tool = tokio::task::spawn_blocking(install).await.unwrap().join("bin/st");
+    let mut schemathesis = tokio::process::Command::new(tool);
+    schemathesis.args(["run", &format!("{}/api/v1/openapi.json", service.url)]);
+    schemathesis.args([
+        "--header",
+        "Authorization: Bearer act-1",
+        "--exclude-path",
+        "/campaigns/{id}/events",
+    ]);
+    schemathesis.args(["--max-examples", "8", "--seed", "7", "--no-color", "--checks"]);
+    schemathesis.arg(
+        "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+    );
+    schemathesis.current_dir(service.fleet.world.path("")).env("no_proxy", "*");
+    let ended = schemathesis.output().await.unwrap();
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{out}\n{err}");
     assert!(out.contains("passed"), "{out}");

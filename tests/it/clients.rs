@@ -4,9 +4,9 @@ use std::path::Path;
 
 use flowcast::sandbox::Behaviour;
 
-use crate::schemas::{node, python_tools, run};
 use crate::service::Service;
 use crate::support::sandbox;
+use crate::tools::{interface_tools, node, run};
 
 const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
 
@@ -33,7 +33,7 @@ async fn a_generated_python_client_has_no_warnings_and_runs_a_campaign() {
         \"$TOOLS/bin/python\" life.py\n";
     let mut bash = tokio::process::Command::new("bash");
     bash.arg("-c").arg(script).current_dir(world.path(""));
-    bash.env("TOOLS", tokio::task::spawn_blocking(python_tools).await.unwrap())
+    bash.env("TOOLS", tokio::task::spawn_blocking(interface_tools).await.unwrap())
         .env("URL", format!("{}/api/v1", service.url))
         .env("no_proxy", "*");
     let ended = bash.output().await.unwrap();

@@ -69,6 +69,7 @@ mod state_models;
 mod support;
 mod template_memory;
 mod tls;
+mod tools;
 mod traces;
 mod unmoved;
 mod upgrade;

@@ -5,33 +5,20 @@ use std::process::Command;
 
 use flowcast::campaign::PhoneParser;
 
+use crate::tools;
+
 /// Release with the same numbering plans as the Rust library.
-const WANTED: &str = "phonenumbers==9.0.42";
+const PACKAGE: &str = "phonenumbers==9.0.42";
 const COUNT: usize = 20_000;
 
 #[test]
 fn spellings_from_all_countries_are_parsed_as_by_googles_library() {
-    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/phone_numbers/spellings.py");
     // A different seed each time; a failure prints it.
     let seed = std::env::var("FLOWCAST_TEST_SEED")
         .unwrap_or_else(|_| jiff::Timestamp::now().as_second().to_string());
-    let bash = "set -euo pipefail\n\
-        if [ ! -e \"$TOOL/ready\" ]; then\n\
-            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\" && touch \"$TOOL/ready\"\n\
-        fi\n\
-        exec \"$TOOL/bin/python\" \"$SCRIPT\" \"$COUNT\" \"$SEED\"\n";
-    let output = Command::new("bash")
-        .args(["-c", bash])
-        .env("TOOL", tool)
-        .env("WANTED", WANTED)
-        .env("SCRIPT", script)
-        .env("COUNT", COUNT.to_string())
-        .env("SEED", &seed)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8(output.stdout).unwrap();
+    let python = tools::python("phonenumbers", PACKAGE).join("bin/python");
+    let lines = tools::run(Command::new(python).arg(script).args([&COUNT.to_string(), &seed]));
     let (mut read, mut wrong) = (0, Vec::new());
     for line in lines.lines() {
         let (spelling, region, expected): (String, Option<String>, String) =

