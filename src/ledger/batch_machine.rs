@@ -3,10 +3,10 @@
 //! It is pure: a record and an event go in, a [`Change`] comes out. A backend writes the change if the record is still
 //! the one that went in. The rules are in `batch_machine/`, by kind of event; this file has what they share.
 
-mod claims;
 mod data_loss;
 pub(super) mod decisions;
 mod reports;
+mod sending;
 #[cfg(test)]
 mod tests;
 

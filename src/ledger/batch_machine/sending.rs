@@ -1,4 +1,4 @@
-//! Events of a claim: it is granted, its outcomes are recorded, it expires.
+//! Messages that are being sent: they are claimed, their outcomes are recorded, or their claim expires.
 
 use super::BatchMachine;
 use crate::campaign::{DoubtCause, MessageState};
