@@ -36,6 +36,7 @@ mod full_disks;
 mod fuzz;
 mod health;
 mod hostile_jobs;
+mod jinja;
 mod jobs;
 mod ledger;
 mod lessons;

@@ -10,7 +10,7 @@ use std::{borrow::Cow, cell::Cell};
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
-use super::numbers::{ShownNumber, truth};
+use super::numbers::{self, ShownNumber, ValueError, truth};
 use super::title_case::{capitalized, title};
 
 /// Maximum size of a value, in bytes, far above the longest message.
@@ -58,18 +58,24 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     bound_filter(
         jinja,
         "bool",
-        Value::from_function(|value: Value| {
-            let no_truth = || Error::new(ErrorKind::InvalidOperation, "the value is neither true nor false");
-            truth(&value).ok_or_else(no_truth)
-        }),
+        Value::from_function(|value: Value| truth(&value).ok_or_else(|| ValueError::NoTruth.into_error())),
     );
     // By Unicode's rules, as in `placeholder.rs`.
     let title = Value::from_function(|text: Cow<'_, str>| title(&text));
     bound_filter(jinja, "title", title);
     let capitalize = Value::from_function(|text: Cow<'_, str>| capitalized(&text));
     bound_filter(jinja, "capitalize", capitalize);
-    // For operators: the number of a value that has one; other values are unchanged.
-    bound_filter(jinja, "number", Value::from_function(|value: Value| value));
+    bound_filter(jinja, "number", Value::from_function(numbers::number));
+    // Only `operand_types.rs` writes these.
+    bound_filter(jinja, "number_or_text", Value::from_function(numbers::number_or_text));
+    bound_filter(
+        jinja,
+        "number_if",
+        Value::from_function(|value: Value, other: Value| numbers::number_if(value, &other)),
+    );
+    bound_filter(jinja, "no_text", Value::from_function(numbers::no_text));
+    // A bounded filter gets the number of a workbook's cell.
+    bound_filter(jinja, "cell", Value::from_function(|value: Value| value));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
         let range = range.call(state, &args)?;
@@ -87,8 +93,12 @@ pub(super) fn begin(names: usize, longest: usize) -> bool {
 
 fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Value) {
     jinja.add_filter(name, move |state: &mut State, args: Rest<Value>| {
-        let args =
-            Rest(args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect::<Vec<_>>());
+        let mut args: Vec<Value> =
+            args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect();
+        if let ("abs" | "round", Some(first)) = (name, args.first_mut()) {
+            *first = numbers::number(std::mem::take(first))?;
+        }
+        let args = Rest(args);
         for value in args.iter() {
             spend(weight(value)?)?;
         }

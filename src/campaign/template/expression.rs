@@ -3,7 +3,7 @@
 //! Most placeholders are a column with a default and common filters: `placeholder.rs` renders these. Any other string
 //! is rendered by minijinja. A property test compares the two.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, error::Error as _, io};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
 use super::placeholder::{Placeholder, simple};
-use super::{Cause, json_text::write_text, operators, source::Source};
+use super::{Cause, json_text::write_text, numbers::ValueError, operand_types, operators, source::Source};
 use crate::campaign::{batch::Recipient, columns::Columns};
 
 /// Maximum number of instructions of a template, against endless loops.
@@ -20,6 +20,10 @@ const FUEL: u64 = 50_000;
 
 /// The supported Jinja statements. A message does not need the others, which could build very large values.
 const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
+
+/// The error of an operator or a filter of minijinja.
+const INVALID_OPERATION: &str =
+    "an operator or a filter does not accept a value; write | float after the names of numbers";
 
 /// The variable that holds the value of a template of one expression.
 const RESULT: &str = "flowcast_value";
@@ -82,6 +86,7 @@ impl<'a> Compiler<'a> {
         }
         jinja.set_fuel(Some(FUEL));
         bound(&mut jinja);
+        operand_types::add_tests(&mut jinja);
         Self { columns, used: Vec::new(), jinja }
     }
 
@@ -105,7 +110,7 @@ impl<'a> Compiler<'a> {
             ));
         }
         let uses = operators::check(text)?;
-        let text = &*operators::with_numbers(text);
+        let text = &*operand_types::convert(text);
         let alone = if is_text { None } else { Some(text) };
         let inner = alone.and_then(|text| text.strip_prefix("{{")).and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
@@ -259,8 +264,12 @@ pub(super) fn evaluate(
     };
     let cause = |error: minijinja::Error| match error.kind() {
         ErrorKind::UndefinedError => Cause::Missing(missing()),
-        // Only the kind: the detail may quote the recipient's value.
-        kind => Cause::Failed(kind.to_string()),
+        // Not minijinja's detail, which may quote the recipient's value.
+        kind => Cause::Failed(match error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
+            Some(reason) => reason.to_string(),
+            None if kind == ErrorKind::InvalidOperation => INVALID_OPERATION.into(),
+            None => kind.to_string(),
+        }),
     };
     let template = jinja.get_template(name).map_err(cause)?;
     let mut output = Bounded(Vec::new());

@@ -10,10 +10,12 @@ mod envelope;
 mod expression;
 mod json_text;
 mod numbers;
+mod operand_types;
 mod operators;
 mod placeholder;
 mod source;
 mod title_case;
+mod tokens;
 
 use std::sync::Arc;
 

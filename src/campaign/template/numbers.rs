@@ -1,12 +1,27 @@
-//! Numbers with a text of their own: they print as that text, and compute as the number.
+//! The numbers of a row: those with a text of their own, which print as that text and compute as the number, and texts
+//! that spell a number.
 
 use std::{fmt, sync::Arc};
 
-use minijinja::Value;
 use minijinja::value::{Object, ObjectRepr};
+use minijinja::{Error, ErrorKind, Value};
 
 /// Filters that take the number, not its text.
-const NUMERIC: [&str; 9] = ["abs", "bool", "float", "int", "max", "min", "number", "round", "sum"];
+const NUMERIC: [&str; 13] = [
+    "abs",
+    "bool",
+    "cell",
+    "float",
+    "int",
+    "max",
+    "min",
+    "no_text",
+    "number",
+    "number_if",
+    "number_or_text",
+    "round",
+    "sum",
+];
 /// The limit below which every whole number is exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -49,6 +64,68 @@ impl Object for ShownNumber {
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
     }
+}
+
+/// Why a filter refuses a value. It does not quote the value, which is a recipient's.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
+    NoTruth,
+    #[error(
+        "a value that is computed or compared with is not a number such as 1499.50; to compare texts, write | string after both"
+    )]
+    NoNumber,
+    #[error("a group in parentheses is a text where a number is needed; write | float after the names in it")]
+    TextGroup,
+}
+
+impl ValueError {
+    pub(super) fn into_error(self) -> Error {
+        Error::from(ErrorKind::InvalidOperation).with_source(self)
+    }
+}
+
+/// Returns the number that a text spells with digits, a sign and a decimal point.
+///
+/// Not with separators of thousands: `1,500` is one and a half in some countries.
+fn spelled(text: &str) -> Option<Value> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.ends_with(|last: char| last.is_ascii_digit());
+    if !is_number {
+        return None;
+    }
+    let whole = text.parse::<i64>().ok().map(Value::from);
+    whole.or_else(|| text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from))
+}
+
+/// Returns a number for a text that spells one; other texts are an error, other values are unchanged.
+pub(super) fn number(value: Value) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    match value.as_str() {
+        Some(text) => spelled(text).ok_or_else(|| ValueError::NoNumber.into_error()),
+        None => Ok(value),
+    }
+}
+
+/// Returns a number for a text that spells one; other values are unchanged.
+pub(super) fn number_or_text(value: Value) -> Value {
+    value.as_str().and_then(spelled).unwrap_or(value)
+}
+
+/// Returns a number if the value or the other value is one, and two texts that spell no numbers as they are.
+pub(super) fn number_if(value: Value, other: &Value) -> Result<Value, Error> {
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| spelled(text).is_none());
+    if is_text(&value) && is_text(other) { Ok(value) } else { number(value) }
+}
+
+/// Refuses a text.
+pub(super) fn no_text(value: Value) -> Result<Value, Error> {
+    if value.as_str().is_some() { Err(ValueError::TextGroup.into_error()) } else { Ok(value) }
 }
 
 /// Parses yes and no as people and spreadsheets write them; `None` for anything else.

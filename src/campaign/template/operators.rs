@@ -1,32 +1,12 @@
 //! Checks the operators of a template before it is compiled: `*` is allowed only between numbers, because in Jinja it
 //! repeats a text; names are counted, because `~` concatenates their values.
 
-use std::borrow::Cow;
-
-use unicode_ident::{is_xid_continue, is_xid_start};
+use super::tokens::{Expression, Token, expressions, operand_before, operand_behind};
 
 /// Filters whose value is a number.
-const NUMERIC: [&str; 6] = ["abs", "count", "float", "int", "length", "round"];
-/// Keywords between two operands, or before one.
-const WORDS: [&str; 8] = ["and", "or", "not", "in", "is", "if", "elif", "else"];
-
+const NUMERIC: [&str; 7] = ["abs", "count", "float", "int", "length", "number", "round"];
 /// Maximum number of tokens of a string: the compiler and its output recurse over them.
 const TOKENS: usize = 1000;
-
-/// A token of an expression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'t> {
-    Name(&'t str),
-    Number,
-    Text,
-    /// `(`, `[` or `{`.
-    Open(char),
-    Close,
-    /// The tokens of filters and fields: `|` and `.`.
-    Link(char),
-    /// Any other token: it ends an operand.
-    Operator(&'t str),
-}
 
 /// Returns the number of names and text literals in a template.
 ///
@@ -35,7 +15,7 @@ enum Token<'t> {
 /// Why it is not supported: too long, or a `*` beside a value that may be a text.
 pub(super) fn check(template: &str) -> Result<usize, String> {
     let (mut names, mut count) = (0, 0);
-    for tokens in placeholders(template) {
+    for Expression { tokens, .. } in expressions(template) {
         names += tokens.iter().filter(|token| matches!(token, Token::Name(_) | Token::Text)).count();
         count += tokens.len();
         if count > TOKENS {
@@ -54,36 +34,10 @@ pub(super) fn check(template: &str) -> Result<usize, String> {
     Ok(names)
 }
 
-/// Operators on numbers, besides the keywords.
-const ARITHMETIC: [&str; 8] = ["+", "-", "*", "**", "/", "%", "<", ">"];
-
-/// Adds filters so that names are numbers in arithmetic and comparisons: `price > 1000` becomes `price|number >
-/// 1000`, and `share == "15%"` becomes `share|string == "15%"`. A name with a filter, a call or a field is unchanged.
-pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
-    let (mut out, mut copied) = (String::new(), 0);
-    // Tokens are slices of the text, so their offsets are known.
-    let place = |word: &str| word.as_ptr() as usize - template.as_ptr() as usize;
-    for tokens in placeholders(template) {
-        for (nth, token) in tokens.iter().enumerate() {
-            let Token::Name(name) = token else { continue };
-            let Some(filter) = operand_filter(&tokens, nth) else { continue };
-            let end = place(name) + name.len();
-            out.push_str(template.get(copied..end).unwrap_or_default());
-            out.push_str(filter);
-            copied = end;
-        }
-    }
-    if copied == 0 {
-        return Cow::Borrowed(template);
-    }
-    out.push_str(template.get(copied..).unwrap_or_default());
-    Cow::Owned(out)
-}
-
 /// Returns the names that a template uses as conditions, as in `{% if vip %}`, where any text is true.
 pub fn conditions(template: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    for tokens in placeholders(template) {
+    for Expression { tokens, .. } in expressions(template) {
         for (nth, token) in tokens.iter().enumerate() {
             let Token::Name(name) = token else { continue };
             let before = nth.checked_sub(1).and_then(|before| tokens.get(before));
@@ -103,7 +57,7 @@ pub fn conditions(template: &str) -> Vec<&str> {
 /// Returns the names in a template's placeholders and statements.
 pub(super) fn names(template: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    for tokens in placeholders(template) {
+    for Expression { tokens, .. } in expressions(template) {
         let is_filter =
             |nth: usize| matches!(nth.checked_sub(1).and_then(|at| tokens.get(at)), Some(Token::Link(_)));
         let named = tokens.iter().enumerate().filter(|(nth, _)| !is_filter(*nth));
@@ -112,104 +66,6 @@ pub(super) fn names(template: &str) -> Vec<&str> {
         );
     }
     found
-}
-
-/// Returns the tokens of each placeholder and statement.
-fn placeholders(template: &str) -> impl Iterator<Item = Vec<Token<'_>>> {
-    let mut rest = template;
-    std::iter::from_fn(move || {
-        let start = rest.find("{{").into_iter().chain(rest.find("{%")).min()?;
-        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
-        rest = after;
-        Some(tokens)
-    })
-}
-
-/// Returns the filter that a name beside an operator needs.
-fn operand_filter(tokens: &[Token<'_>], nth: usize) -> Option<&'static str> {
-    let token = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied();
-    let (before, behind) = (token(nth.checked_sub(1)), token(Some(nth + 1)));
-    if matches!(before, Some(Token::Link(_)))
-        || matches!(behind, Some(Token::Link(_) | Token::Open('(' | '[')))
-    {
-        return None;
-    }
-    // `==` and `!=` have two characters; a single `=` names an argument.
-    let is_equality = |first: Option<Token<'_>>, second: Option<Token<'_>>| {
-        matches!((first, second), (Some(Token::Operator("=" | "!" | "<" | ">")), Some(Token::Operator("="))))
-    };
-    let is_arithmetic =
-        |token: Option<Token<'_>>| matches!(token, Some(Token::Operator(sign)) if ARITHMETIC.contains(&sign));
-    let (is_left, other) = if is_equality(behind, token(Some(nth + 2))) {
-        (true, token(Some(nth + 3)))
-    } else {
-        (is_arithmetic(behind), token(Some(nth + 2)))
-    };
-    if is_left {
-        return Some(if other == Some(Token::Text) { "|string" } else { "|number" });
-    }
-    let first = token(nth.checked_sub(2));
-    let (is_right, other) = if is_equality(first, before) {
-        (true, token(nth.checked_sub(3)))
-    } else {
-        (is_arithmetic(before), first)
-    };
-    is_right.then_some(if other == Some(Token::Text) { "|string" } else { "|number" })
-}
-
-/// Returns the tokens up to the end of an expression or a statement, and the rest of the text.
-fn tokens(text: &str) -> (Vec<Token<'_>>, &str) {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if rest.starts_with("}}") || rest.starts_with("%}") {
-            return (tokens, &rest[2..]);
-        }
-        let mut length = first.len_utf8();
-        match first {
-            '"' | '\'' => {
-                length = closing(rest, first);
-                tokens.push(Token::Text);
-            }
-            c if c.is_whitespace() => {}
-            c if c.is_ascii_digit() => {
-                let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-                length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-                tokens.push(Token::Number);
-            }
-            c if is_xid_start(c) || c == '_' => {
-                length = rest.find(|c: char| !is_xid_continue(c)).unwrap_or(rest.len());
-                let word = &rest[..length];
-                let is_operator = WORDS.contains(&word);
-                tokens.push(if is_operator { Token::Operator(word) } else { Token::Name(word) });
-            }
-            '(' | '[' | '{' => tokens.push(Token::Open(first)),
-            ')' | ']' | '}' => tokens.push(Token::Close),
-            '|' | '.' => tokens.push(Token::Link(first)),
-            _ => {
-                if rest.starts_with("**") {
-                    length = 2;
-                }
-                tokens.push(Token::Operator(&rest[..length]));
-            }
-        }
-        rest = &rest[length..];
-    }
-    (tokens, rest)
-}
-
-/// Returns the length of a quoted text, including its quotes.
-fn closing(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 /// Returns whether every `*` is between numbers.
@@ -223,37 +79,9 @@ fn is_sound(tokens: &[Token<'_>]) -> bool {
     })
 }
 
-/// Returns the start of the operand that ends before an index.
-fn operand_before(tokens: &[Token<'_>], end: usize) -> usize {
-    let mut depth = 0_u32;
-    for at in (0..end).rev() {
-        match tokens[at] {
-            Token::Close => depth += 1,
-            Token::Open(_) | Token::Operator(_) if depth == 0 => return at + 1,
-            Token::Open(_) => depth -= 1,
-            _ => {}
-        }
-    }
-    0
-}
-
-/// Returns the end of the operand that starts with the first token.
-fn operand_behind(tokens: &[Token<'_>]) -> usize {
-    let mut depth = 0_u32;
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            Token::Open(_) => depth += 1,
-            Token::Close | Token::Operator(_) if depth == 0 => return at,
-            Token::Close => depth -= 1,
-            _ => {}
-        }
-    }
-    tokens.len()
-}
-
 /// Returns whether an operand is always a number: a literal, a group of arithmetic, or any value with a numeric
 /// filter.
-fn is_number(operand: &[Token<'_>]) -> bool {
+pub(super) fn is_number(operand: &[Token<'_>]) -> bool {
     let mut depth = 0_u32;
     let mut last_filter = None;
     for (at, token) in operand.iter().enumerate() {
@@ -340,33 +168,6 @@ mod tests {
         }
         assert!(check(&format!("{{{{ {} }}}}", vec!["a"; 600].join(" ~ "))).is_err());
         assert!(check("{% for x in y recursive %}{{ loop(x) }}{% endfor %}").is_err());
-    }
-
-    #[test]
-    fn names_next_to_operators_are_numbers() {
-        for (template, expected) in [
-            ("{% if price > 1000 %}a{% endif %}", "{% if price|number > 1000 %}a{% endif %}"),
-            ("{% if 1000 <= price %}a{% endif %}", "{% if 1000 <= price|number %}a{% endif %}"),
-            (
-                "{{ price * 2 if a == b else name }}",
-                "{{ price|number * 2 if a|number == b|number else name }}",
-            ),
-            ("{% if share == '15%' %}{{ share }}", "{% if share|string == '15%' %}{{ share }}"),
-            ("{% if \"x\" != share %}", "{% if \"x\" != share|string %}"),
-            ("{{ a + b }} a + b {{ -c }}", "{{ a|number + b|number }} a + b {{ -c|number }}"),
-        ] {
-            assert_eq!(with_numbers(template), expected);
-        }
-        for same in [
-            "{{ price }}",
-            "{{ price|int * 2 }}",
-            "{{ name ~ price }}",
-            "{{ f(x=price) }}",
-            "{{ a.b }}",
-            "a > b",
-        ] {
-            assert_eq!(with_numbers(same), same);
-        }
     }
 
     #[test]

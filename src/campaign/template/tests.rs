@@ -237,3 +237,50 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn a_text_is_compared_as_the_number_that_it_spells() {
+    let columns = ["amount", "due", "day"];
+    let body = |text: &str, values: &[&str]| rendered_body(text, &columns, values);
+    for (text, values, expected) in [
+        ("{% if amount > 1000 %}big{% else %}small{% endif %}", ["20", "1", "x"], "small"),
+        ("{% if amount > 1000 %}big{% else %}small{% endif %}", ["1500.50", "1", "x"], "big"),
+        ("{% if 1000 >= amount %}small{% endif %}!", ["1000", "1", "x"], "small!"),
+        ("{% if amount | trim < 3 %}few{% endif %}!", ["20", "1", "x"], "!"),
+        ("{% if amount > due %}paid{% else %}due{% endif %}", ["900", "1000", "x"], "due"),
+        ("{% if day < '2026-06-01' %}spring{% endif %}!", ["1", "1", "2026-05-03"], "spring!"),
+        ("{% if day > due %}late{% endif %}!", ["1", "2026-06-01", "2026-06-02"], "late!"),
+        ("{{ amount }} item{% if amount != 1 %}s{% endif %}", ["1", "1", "x"], "1 item"),
+        ("{{ amount }} item{% if amount == 1 %}{% else %}s{% endif %}", ["2", "1", "x"], "2 items"),
+        ("{% if amount in [1, 2] %}few{% else %}many{% endif %}", ["2", "1", "x"], "few"),
+        ("{{ amount - 1 }} of {{ amount + 1 }}", ["2", "1", "x"], "1 of 3"),
+        ("{% if amount is gt(1000) %}big{% else %}small{% endif %}", ["20", "1", "x"], "small"),
+        ("{% if amount is eq(20) and amount is even %}yes{% endif %}", ["20", "1", "x"], "yes"),
+        ("{{ [amount, due] | select('>', 100) | join(',') }}", ["20", "200", "x"], "200"),
+        ("{% raw %}{{ amount > 1 }}{% endraw %}{{ amount > 1 }}", ["2", "1", "x"], "{{ amount > 1 }}True"),
+    ] {
+        assert_eq!(body(text, &values).map_err(|skip| skip.detail), Ok(json!(expected)), "{text}");
+    }
+}
+
+#[test]
+fn a_text_that_spells_no_number_is_not_compared_with_one() {
+    for text in [
+        "{% if amount > 1000 %}big{% endif %}",
+        "{% if amount > due %}big{% endif %}",
+        "{% if amount|lower > 1000 %}big{% endif %}",
+        "{% if (amount + due) > 3 %}big{% endif %}",
+        "{{ amount - 1 }}",
+        "{{ due + 1 }} {{ amount + 1 }}",
+        "{% if amount is ge(3) %}big{% endif %}",
+        "{% if amount is odd %}odd{% endif %}",
+        "{% if due is divisibleby(0) %}odd{% endif %}",
+    ] {
+        for amount in ["abc", "1,500", "1.", "0x10", "1e3", "inf"] {
+            let skip = rendered_body(text, &["amount", "due"], &[amount, "3"]).unwrap_err();
+            assert_eq!(skip.reason, SkipReason::InvalidContent, "{text} with {amount}");
+        }
+    }
+    let skip = rendered_body("{% if amount > 1 %}big{% endif %}", &["amount"], &[""]).unwrap_err();
+    assert_eq!(skip.reason, SkipReason::MissingVariable);
+}

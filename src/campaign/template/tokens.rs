@@ -1,0 +1,143 @@
+//! The tokens of a template's placeholders and statements. It knows no operator's meaning.
+
+use std::ops::Range;
+
+use unicode_ident::{is_xid_continue, is_xid_start};
+
+/// Keywords between two operands, or before one.
+const WORDS: [&str; 8] = ["and", "or", "not", "in", "is", "if", "elif", "else"];
+
+/// A token of an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token<'t> {
+    Name(&'t str),
+    Number,
+    Text,
+    /// `(`, `[` or `{`.
+    Open(char),
+    Close,
+    /// The tokens of filters and fields: `|` and `.`.
+    Link(char),
+    /// Any other token: it ends an operand.
+    Operator(&'t str),
+}
+
+/// A placeholder or a statement.
+pub(super) struct Expression<'t> {
+    pub(super) tokens: Vec<Token<'t>>,
+    /// The places of the tokens in the template.
+    pub(super) places: Vec<Range<usize>>,
+}
+
+/// Returns the placeholders and statements of a template.
+pub(super) fn expressions(template: &str) -> impl Iterator<Item = Expression<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = template.get(at..)?;
+        let start = rest.find("{{").into_iter().chain(rest.find("{%")).min()?;
+        let (expression, end) = read(template, at + start + 2);
+        at = if expression.tokens == [Token::Name("raw")] { end_of_raw(template, end) } else { end };
+        Some(expression)
+    })
+}
+
+/// Returns where the text that starts at an offset, which is sent as written, ends.
+fn end_of_raw(template: &str, start: usize) -> usize {
+    let rest = &template[start..];
+    let is_end = |(at, _): &(usize, &str)| {
+        let inner = rest[at + 2..].trim_start_matches(['-', '+']).trim_start();
+        inner.starts_with("endraw")
+    };
+    rest.match_indices("{%").find(is_end).map_or(template.len(), |(at, _)| start + at)
+}
+
+/// Returns the tokens of a template from an offset up to the end of a placeholder or a statement, and where it ends.
+fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
+    let (mut tokens, mut places) = (Vec::new(), Vec::new());
+    let mut rest = &template[start..];
+    // Directly beside a delimiter, `-` and `+` control white space.
+    rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+    while let Some(first) = rest.chars().next() {
+        if ["-}}", "-%}", "+}}", "+%}"].iter().any(|end| rest.starts_with(end)) {
+            rest = &rest[1..];
+        }
+        if rest.starts_with("}}") || rest.starts_with("%}") {
+            rest = &rest[2..];
+            break;
+        }
+        let mut length = first.len_utf8();
+        match first {
+            '"' | '\'' => {
+                length = closing(rest, first);
+                tokens.push(Token::Text);
+            }
+            c if c.is_whitespace() => {}
+            c if c.is_ascii_digit() => {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+                length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+                tokens.push(Token::Number);
+            }
+            c if is_xid_start(c) || c == '_' => {
+                length = rest.find(|c: char| !is_xid_continue(c)).unwrap_or(rest.len());
+                let word = &rest[..length];
+                let is_operator = WORDS.contains(&word);
+                tokens.push(if is_operator { Token::Operator(word) } else { Token::Name(word) });
+            }
+            '(' | '[' | '{' => tokens.push(Token::Open(first)),
+            ')' | ']' | '}' => tokens.push(Token::Close),
+            '|' | '.' => tokens.push(Token::Link(first)),
+            _ => {
+                if rest.starts_with("**") {
+                    length = 2;
+                }
+                tokens.push(Token::Operator(&rest[..length]));
+            }
+        }
+        let start = template.len() - rest.len();
+        places.resize(tokens.len(), start..start + length);
+        rest = &rest[length..];
+    }
+    (Expression { tokens, places }, template.len() - rest.len())
+}
+
+/// Returns the length of a quoted text, including its quotes.
+fn closing(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Returns the start of the operand that ends before an index.
+pub(super) fn operand_before(tokens: &[Token<'_>], end: usize) -> usize {
+    let mut depth = 0_u32;
+    for at in (0..end).rev() {
+        match tokens[at] {
+            Token::Close => depth += 1,
+            Token::Open(_) | Token::Operator(_) if depth == 0 => return at + 1,
+            Token::Open(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    0
+}
+
+/// Returns the end of the operand that starts with the first token.
+pub(super) fn operand_behind(tokens: &[Token<'_>]) -> usize {
+    let mut depth = 0_u32;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            Token::Open(_) => depth += 1,
+            Token::Close | Token::Operator(_) if depth == 0 => return at,
+            Token::Close => depth -= 1,
+            _ => {}
+        }
+    }
+    tokens.len()
+}
