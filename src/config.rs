@@ -129,7 +129,8 @@ pub struct Http {
     #[schemars(example = json!("127.0.0.1:8080"))]
     pub listen: String,
     /// Public URL of the worker, to which providers send their reports. Without it, flowcast receives no reports.
-    #[schemars(example = json!("https://flowcast.example.com"))]
+    #[serde(deserialize_with = "optional_web_address")]
+    #[schemars(schema_with = "schema::web_address", example = json!("https://flowcast.example.com"))]
     pub public_url: Option<Url>,
     /// Tokens of the API and the dashboard. Without any, both answer on loopback only.
     #[schemars(example = json!([{ "name": "reports", "role": "viewer", "token": { "env": "REPORTS_TOKEN" } }]), extend("default" = json!([])))]
@@ -233,6 +234,11 @@ fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url,
     let text = String::deserialize(deserializer)?;
     let url = text.parse().ok().filter(|_| is_link(&text));
     url.ok_or_else(|| serde::de::Error::custom("must be an http:// or https:// address"))
+}
+
+/// Reads the URL of a server, if it is set.
+fn optional_web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    web_address(deserializer).map(Some)
 }
 
 /// Sources of audiences.

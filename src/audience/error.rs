@@ -8,7 +8,7 @@ use super::FileKind;
 #[derive(Debug, thiserror::Error)]
 pub enum AudienceError {
     /// The file does not exist.
-    #[error("no such file: {path}; paths are relative to the audience root {root}")]
+    #[error("no such file: {path}; paths are relative to the audience root {root:?}")]
     NotFound {
         /// The path as the job writes it.
         path: String,
@@ -16,7 +16,7 @@ pub enum AudienceError {
         root: String,
     },
     /// The path is outside the audience root.
-    #[error("{path} is outside the audience root {root}; move the file into it, or change audiences.root")]
+    #[error("{path} is outside the audience root {root:?}; move the file into it, or change audiences.root")]
     Outside {
         /// The path as the job writes it.
         path: String,

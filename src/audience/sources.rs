@@ -130,7 +130,9 @@ impl Audiences {
             place(allowed) == place(&url) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let Some(allowed) = self.allow.iter().find(begins) else {
-            return Err(refused("begins with no prefix in audiences.allow; add one to the configuration"));
+            return Err(refused(
+                "does not begin with any URL prefix in audiences.allow; add its prefix there",
+            ));
         };
         // A prefix with an IP address allows exactly that address, even a private one; the addresses of a host name
         // are checked.

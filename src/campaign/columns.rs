@@ -59,6 +59,22 @@ impl Columns {
         }
     }
 
+    /// Returns the column that a placeholder names. The hint of an error is an identifier, so that it can be copied.
+    ///
+    /// # Errors
+    ///
+    /// If no column matches, or several do.
+    pub fn find_for_placeholder(&self, name: &str) -> Result<usize, NoColumn> {
+        self.find(name).map_err(|error| match error {
+            NoColumn::Unknown { name, .. } => {
+                let known: Vec<String> = self.0.iter().map(|column| Self::identifier(column)).collect();
+                let near = nearest(&name, known.iter().map(String::as_str).chain(BUILT_IN));
+                NoColumn::Unknown { name, near }
+            }
+            ambiguous @ NoColumn::Ambiguous(_) => ambiguous,
+        })
+    }
+
     /// Returns the column that `name` matches: exactly, or ignoring case, spaces and signs.
     ///
     /// # Errors
@@ -74,10 +90,8 @@ impl Columns {
             (Some(index), None) => Ok(index),
             (Some(_), Some(_)) => Err(NoColumn::Ambiguous(name.into())),
             (None, _) => {
-                // A hint is written as placeholders need it, so that it can be copied.
-                let known: Vec<String> = self.0.iter().map(|column| Self::identifier(column)).collect();
-                let known = known.iter().map(String::as_str).chain(BUILT_IN);
-                Err(NoColumn::Unknown { name: name.into(), near: nearest(name, known) })
+                let near = nearest(name, self.0.iter().map(String::as_str));
+                Err(NoColumn::Unknown { name: name.into(), near })
             }
         }
     }
@@ -97,8 +111,17 @@ mod tests {
         assert_eq!(columns.find("phone"), Ok(0));
         assert_eq!(columns.find("first_name"), Ok(1));
         assert_eq!(columns.find("Order_ID"), Ok(2));
-        let error = columns.find("firstname").unwrap_err().to_string();
+        let error = columns.find_for_placeholder("firstname").unwrap_err().to_string();
         assert_eq!(error, r#"the audience has no column "firstname"; did you mean "First_Name"?"#);
+    }
+
+    #[test]
+    fn only_placeholders_may_name_built_in_values() {
+        let columns = Columns::new(["Mobile Number", "name"].map(String::from).into());
+        let error = columns.find("row").unwrap_err().to_string();
+        assert_eq!(error, r#"the audience has no column "row"; expected one of: Mobile Number, name"#);
+        let error = columns.find_for_placeholder("rows").unwrap_err().to_string();
+        assert_eq!(error, r#"the audience has no column "rows"; did you mean "row"?"#);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
-use super::{Failure, Outcome, line, look, open, print, write_line};
+use super::{Failure, Outcome, line, look, open, print, whole_number, write_line};
 use crate::campaign::{content::preview, counted, problem::listed, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, LoadedJob, prepare};
@@ -19,7 +19,7 @@ pub(super) struct Check {
     /// JSON file with the job; - for standard input
     job: PathBuf,
     /// Number of messages to show, as recipients would see them
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole_number::<usize>)]
     rows: usize,
     /// Fetch the media of these messages, and warn about files that may not be delivered
     #[arg(long)]

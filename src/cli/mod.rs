@@ -28,7 +28,7 @@ mod text;
 mod worker;
 
 use std::io::{self, Write};
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, Subcommand};
 
@@ -36,6 +36,7 @@ use crate::audience::AudienceError;
 use crate::campaign::{control::Action, visible_lines};
 use crate::config::{Config, ConfigError};
 use crate::dispatch::{DispatchError, Refusal};
+use crate::http::HttpError;
 use crate::ledger::LedgerError;
 use crate::queue::QueueError;
 
@@ -273,6 +274,11 @@ fn fail(failure: Failure, as_json: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// Parses the value of an option.
+fn whole_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "write a whole number, e.g. 20")
+}
+
 /// Writes a result to stdout, with control characters escaped. A command that ends with it has succeeded.
 fn print(text: &str) -> Outcome {
     write(visible_lines(text).as_bytes())?;
@@ -323,6 +329,15 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Address(_) => Self::Usage(error.to_string()),
+            HttpError::Failed(_) => Self::Outside(error.to_string()),
+        }
+    }
+}
+
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match error {
@@ -337,7 +352,12 @@ impl From<LedgerError> for Failure {
 
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
-        Self::Outside(error.to_string())
+        match error {
+            QueueError::Address(_) => Self::Usage(error.to_string()),
+            QueueError::Refused(_) | QueueError::Failed(_) | QueueError::Silent => {
+                Self::Outside(error.to_string())
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite, listing}
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, Kind, PROVIDERS, Transport, transport::REQUEST_TIMEOUT};
 use crate::queue::rabbitmq::Broker;
-use crate::redis_client::{RedisClient, RetryPolicy};
+use crate::redis_client::{RedisClient, RedisClientError, RetryPolicy};
 
 /// Default limit of a sender number, as `WhatsApp` sets it.
 const MESSAGES: &str = "80/s";
@@ -54,7 +54,10 @@ impl StoreArgs {
 /// Connects to the configured Redis.
 pub(super) async fn redis_server(redis: &config::Redis, policy: RetryPolicy) -> Result<RedisClient, Failure> {
     let url = redis.url.read("redis.url")?;
-    RedisClient::connect(&url, policy).await.map_err(|error| Failure::Outside(format!("Redis: {error}")))
+    RedisClient::connect(&url, policy).await.map_err(|error| match error {
+        RedisClientError::Address(_) => Failure::Usage(format!("Redis {error}")),
+        error => Failure::Outside(format!("Redis: {error}")),
+    })
 }
 
 /// Connects to the configured broker.

@@ -183,7 +183,7 @@ fn print_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
         End::Stopped => write_line(&format!("to resume: {again}")),
         End::Held => write_line(&format!("fix the cause, then resume with: {again}")),
         End::AudienceChanged => write_line(&format!(
-            "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
+            "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing more was sent.\n\
              Restore the old file to continue, or give the job a new id to send to the new audience"
         )),
     }

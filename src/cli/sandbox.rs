@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use url::Url;
 
-use super::{Failure, Outcome, print, write_line};
+use super::{Failure, Outcome, print, whole_number, write_line};
 use crate::campaign::Rate;
 use crate::sandbox::{self, Behaviour, Reporting};
 
@@ -15,7 +15,7 @@ use crate::sandbox::{self, Behaviour, Reporting};
 #[derive(Args)]
 pub(super) struct Sandbox {
     /// Address to listen on; port 0 picks a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025", value_parser = address)]
     listen: SocketAddr,
     #[command(flatten)]
     faults: Faults,
@@ -47,7 +47,7 @@ pub(super) struct Faults {
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<Rate>,
     /// Seed for the random number generator
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u64>)]
     seed: Option<u64>,
 }
 
@@ -160,6 +160,10 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     }
     write_line(&sandbox.stats().to_string());
     Ok(ExitCode::SUCCESS)
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, e.g. 127.0.0.1:8025")
 }
 
 /// Parses `50ms`, `2s`, or a number of milliseconds.

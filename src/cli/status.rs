@@ -35,7 +35,7 @@ pub(super) struct Status {
 
 pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome {
     let opened = status.store.open(config, Access::Read).await?;
-    let shown = show(&status, &opened, json).await;
+    let shown = show(&status, &opened, config.http.public_url.is_some(), json).await;
     match shown {
         Err(Failure::NotFound(why)) => Err(Failure::NotFound(match refusal(config, &status.id).await {
             Some(error) => format!("{why}; a job with this id was refused: {error} (flowcast dead list)"),
@@ -68,11 +68,11 @@ async fn first(status: &Status, ledger: &impl Ledger) -> Result<Campaign, Failur
     }
 }
 
-async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
+async fn show(status: &Status, ledger: &impl Ledger, gets_reports: bool, json: bool) -> Outcome {
     let mut campaign = first(status, ledger).await?;
     print(&text(&campaign, json)?)?;
     if !json {
-        print(&audit_lines(ledger, &campaign).await?)?;
+        print(&audit_lines(ledger, &campaign, gets_reports).await?)?;
     }
     while status.watch && !campaign.state.is_over() {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -91,15 +91,24 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
 }
 
 /// Returns the messages in doubt and the audit entries.
-async fn audit_lines(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
+async fn audit_lines(
+    ledger: &impl Ledger,
+    campaign: &Campaign,
+    gets_reports: bool,
+) -> Result<String, Failure> {
     let mut text = String::new();
     if campaign.counts.in_doubt > 0
         && let Some(since) = doubts::oldest(ledger, &campaign.id).await?
     {
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        let (waiting, then) = if gets_reports {
+            (", waiting for delivery reports", "if no report arrives")
+        } else {
+            ("", "without http.public_url no delivery report arrives")
+        };
         text += &format!(
-            "\n  {} in doubt, waiting for delivery reports, the oldest for {} (since {since:.0})\n  \
-             if no report arrives: flowcast resolve {} --resend (or --abandon), e.g. with --older-than 2h\n",
+            "\n  {} in doubt{waiting}, the oldest for {} (since {since:.0})\n  \
+             {then}: flowcast resolve {} --resend (or --abandon), e.g. with --older-than 2h\n",
             thousands(campaign.counts.in_doubt),
             duration(age),
             campaign.id,

@@ -1,13 +1,13 @@
 //! `flowcast suppress`: manages the suppression list, the numbers that must never be messaged.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::audience::{self, AudienceError, Source, UnreadableRow};
-use crate::campaign::{Phone, PhoneParser, counted, thousands};
+use crate::campaign::{Phone, PhoneError, PhoneParser, counted, thousands};
 use crate::config::Config;
 use crate::ledger::{Access, Audit, AuditEntry, OptOutSource, Suppress as Change, Suppressed, Suppression};
 
@@ -28,7 +28,7 @@ enum SuppressCommand {
     /// Add numbers to the list
     Add {
         /// Numbers in international form, e.g. +919876543210
-        #[arg(required = true, value_parser = PhoneParser::international)]
+        #[arg(required = true, value_parser = international)]
         numbers: Vec<Phone>,
     },
     /// Remove numbers from the list
@@ -86,6 +86,14 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
     })
 }
 
+/// Parses a number, which has no default region.
+fn international(text: &str) -> Result<Phone, String> {
+    PhoneParser::international(text).map_err(|error| match error {
+        PhoneError::NoRegion => "the number has no country code; write it with + and the country code".into(),
+        error => error.to_string(),
+    })
+}
+
 /// Reads the numbers of a file, and prints which rows have none.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
     let read = audience::numbers(&Source::File(file), phone, default_region, ROWS_NAMED);
@@ -93,6 +101,9 @@ fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) ->
         // The error itself names a place in a job.
         AudienceError::NoPhoneColumn { name, error } => {
             Failure::Usage(format!("{name}: {error}; select the column with --phone"))
+        }
+        AudienceError::Io { name, source } if source.kind() == ErrorKind::NotFound => {
+            Failure::Usage(format!("no such file: {name}"))
         }
         error => error.into(),
     })?;

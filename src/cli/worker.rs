@@ -79,7 +79,7 @@ pub(super) async fn main(worker: WorkerArgs, config: &Config, file: Option<PathB
     let api = Api::default();
     let access = http::Access::new(open::tokens(config)?);
     let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
-    let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
+    let http = Http::start(&config.http.listen, health.clone(), more).await?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
         let server = open::redis_server(redis, RetryPolicy::Endless).await?;
@@ -153,7 +153,7 @@ async fn embedded(
     let (health, slot, api) = (Health::default(), Slot::default(), Api::default());
     let access = http::Access::new(open::tokens(config)?);
     let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
-    let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
+    let http = Http::start(&config.http.listen, health.clone(), more).await?;
     let forward = forward(config, None)?;
     let events = events(config, None, &forward);
     let (_sandbox, destination) = if worker.sandbox {

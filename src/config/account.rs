@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use url::Url;
 
-use super::{ConfigError, Secret, Time, schema, whole_number};
+use super::{ConfigError, Secret, Time, optional_web_address, schema, whole_number};
 use crate::campaign::{PriceList, Rate, problem::nearest};
 use crate::provider::{Credentials, Kind, PROVIDERS, kind, transport::REQUEST_TIMEOUT};
 
@@ -26,7 +26,8 @@ pub struct AccountConfig {
     #[schemars(example = json!("mumbai"))]
     pub region: Option<String>,
     /// URL of the provider's API, instead of a region.
-    #[schemars(example = json!("https://api.example.com"))]
+    #[serde(default, deserialize_with = "optional_web_address")]
+    #[schemars(schema_with = "schema::web_address", example = json!("https://api.example.com"))]
     pub base_url: Option<Url>,
     /// Id of the account at the provider, which every provider requires; with Meta, the id of the phone number.
     #[schemars(example = json!("example1"))]

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use figment::Figment;
+use figment::error::{Actual, Kind};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
-use figment::{Figment, error::Kind as Fault};
 
 use super::environment::{Environment, misspelt};
 use super::{Config, ConfigError, Settings};
@@ -34,6 +35,7 @@ impl Config {
             if !path.is_file() {
                 return Err(ConfigError(format!("no such configuration file: {}", path.display())));
             }
+            check_syntax(&path)?;
             figment = figment.merge(Toml::file_exact(path));
         }
         let figment = figment.merge(Environment);
@@ -99,6 +101,45 @@ fn list_for_table(value: &Value, path: &mut Vec<String>) -> Option<String> {
     items.iter().find_map(|item| list_for_table(item, path))
 }
 
+/// Checks the syntax of a file. The error of the library would quote a line, which may have a secret.
+fn check_syntax(path: &Path) -> Result<(), ConfigError> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError(format!("cannot read the configuration file {shown}: {error}")))?;
+    Toml::from_str::<Dict>(&text).map(drop).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let what = error.message().replace('\n', "; ");
+        ConfigError(format!("{shown}: line {line}, column {column}: not valid TOML: {what}"))
+    })
+}
+
+/// Returns the type that serde expected in the words of TOML.
+fn expected_type(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
+        "f64" => "a number",
+        table if table.starts_with("struct ") => "a table",
+        other => other,
+    }
+}
+
+/// Returns the type of a value, never the value, which may be a secret.
+fn found_type(found: &Actual) -> &'static str {
+    match found {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
+        Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a string",
+        Actual::Seq => "a list",
+        Actual::Map | Actual::StructVariant => "a table",
+        _ => "a value of another type",
+    }
+}
+
 /// Returns the text of an error, with the key, its source and the most similar name.
 fn explain(error: figment::Error) -> String {
     let each = |error: figment::Error| {
@@ -108,8 +149,15 @@ fn explain(error: figment::Error) -> String {
         });
         let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
         let what = match &error.kind {
-            Fault::UnknownField(name, known) => {
+            Kind::UnknownField(name, known) => {
                 format!("unknown key {name:?}{}", nearest(name, known.iter().copied()))
+            }
+            Kind::UnknownVariant(name, known) => {
+                format!("unknown value {name:?}{}", nearest(name, known.iter().copied()))
+            }
+            Kind::MissingField(name) => format!("{name:?} is required but missing"),
+            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                format!("must be {}, not {}", expected_type(expected), found_type(found))
             }
             kind => kind.to_string(),
         };

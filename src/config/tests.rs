@@ -115,6 +115,41 @@ fn an_unknown_provider_or_region_names_the_most_similar() {
 }
 
 #[test]
+fn errors_say_what_to_write_and_quote_no_value() {
+    for (text, expected) in [
+        ("[http]\ntokens = [\"secret\"]", "http.tokens.0: must be a table, not a string"),
+        ("[http]\ntokens = [{ name = \"a\" }]", "http.tokens.0: \"role\" is required but missing"),
+        (
+            "[http]\ntokens = [{ name = \"a\", role = \"viewr\", token = \"secret\" }]",
+            "http.tokens.0.role: unknown value \"viewr\"; did you mean \"viewer\"?",
+        ),
+        ("[http]\npublic_url = \"secret\"", "http.public_url: must be an http:// or https:// address"),
+        (
+            "[accounts.main]\nprovider = \"meta\"\nbase_url = \"ftp://secret@x\"",
+            "accounts.main.base_url: must be an http:// or https:// address",
+        ),
+        ("[accounts]\nmain = 12345", "accounts.main: must be a table, not a whole number"),
+        ("[audiences]\ncolumns = \"secret\"", "audiences.columns: must be a whole number, not a string"),
+        (
+            "[accounts.main]\nprovider = \"meta\"\napi_token = secret",
+            "line 3, column 13: not valid TOML: invalid string; expected `\"`, `'`",
+        ),
+        (
+            "[accounts.main]\napi_token = \"secret\n",
+            "line 2, column 20: not valid TOML: invalid basic string",
+        ),
+        (
+            "[accounts.main]\nprovider = \"meta\"\nlimits.messages = \"80/s,burst=0\"",
+            "accounts.main.limits.messages: a burst of 0 allows nothing; write the number of messages that may be sent at once, or omit it",
+        ),
+    ] {
+        let error = load(text).unwrap_err().0;
+        assert!(error.ends_with(expected), "{text}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn times_have_defaults() {
     let config = load("[redis]\nurl = \"redis://x\"\n[worker]\ngrace = \"5s\"").unwrap();
     assert_eq!(

@@ -96,7 +96,7 @@ fn detail(control: &Control, messages: u64) -> String {
             format!("resent {messages} in doubt{}", aged(older_than))
         }
         Action::Resolve { resend: false, older_than } => {
-            format!("marked {messages} in doubt{} as failed", aged(older_than))
+            format!("marked {messages} as failed that were in doubt{}", aged(older_than))
         }
     }
 }

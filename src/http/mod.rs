@@ -53,6 +53,17 @@ struct ServerState {
     metrics: PrometheusHandle,
 }
 
+/// Why the HTTP server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The configured address is invalid.
+    #[error("{0:?} is not an address (http.listen); the form is 127.0.0.1:8080")]
+    Address(String),
+    /// The address is not available.
+    #[error("{0}")]
+    Failed(String),
+}
+
 impl Http {
     /// Starts to listen, and to collect metrics for the whole process.
     ///
@@ -62,8 +73,13 @@ impl Http {
     /// # Errors
     ///
     /// When the address is invalid, or cannot be listened on.
-    pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, String> {
-        let cannot_listen = |error| format!("cannot listen on {listen} (http.listen): {error}");
+    pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, HttpError> {
+        let cannot_listen = |error: std::io::Error| {
+            if error.kind() == ErrorKind::InvalidInput {
+                return HttpError::Address(listen.into());
+            }
+            HttpError::Failed(format!("cannot listen on {listen} (http.listen): {error}"))
+        };
         let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
             (Err(error), Ok(address)) if error.kind() == ErrorKind::AddrInUse => {
                 tracing::warn!(
@@ -77,7 +93,7 @@ impl Http {
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(PrometheusBuilder::install_recorder)
-            .map_err(|error| format!("cannot collect metrics: {error}"))?;
+            .map_err(|error| HttpError::Failed(format!("cannot collect metrics: {error}")))?;
         describe();
         let router = Router::new()
             .route("/healthz", get(alive))

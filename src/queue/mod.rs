@@ -42,6 +42,8 @@ impl QueuedBatch {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("RabbitMQ {}", self.why())]
 pub enum QueueError {
+    /// The configured address is invalid.
+    Address(String),
     /// A permanent refusal by the broker: an operator has to change its configuration.
     Refused(String),
     /// A transient error.
@@ -54,7 +56,7 @@ impl QueueError {
     /// Returns the cause, as a sentence without its subject, RabbitMQ.
     pub fn why(&self) -> &str {
         match self {
-            Self::Refused(why) | Self::Failed(why) => why,
+            Self::Address(why) | Self::Refused(why) | Self::Failed(why) => why,
             Self::Silent => "does not respond",
         }
     }

@@ -10,7 +10,7 @@ use redis::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::{ANSWER, CONNECT, RedisClientError, connection::Connection, errors::words};
+use super::{ANSWER, CONNECT, RedisClientError, connection::Connection};
 
 /// Timeout for the error that a server sends on its own.
 const REFUSAL: Duration = Duration::from_millis(500);
@@ -36,20 +36,24 @@ pub(super) enum Address {
     },
 }
 
+/// The form of an address.
+const FORM: &str =
+    "the form is redis://user:password@host:6379/0, or rediss:// with TLS; nodes are separated by commas";
+
 impl Address {
     /// Parses an address: of a server, of nodes separated by commas, or
     /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     pub(super) fn read(text: &SecretString) -> Result<Self, RedisClientError> {
-        let refused = |why: &str| RedisClientError::Refused(format!("has an invalid address: {why}"));
         let text = text.expose_secret().trim();
         for (start, scheme) in SENTINELS {
             if let Some(rest) = text.strip_prefix(start) {
-                return Self::sentinels(rest, scheme).map_err(|why| refused(&why));
+                return Self::sentinels(rest, scheme).map_err(RedisClientError::Address);
             }
         }
         let nodes: Vec<SecretString> = text.split(',').map(|node| node.trim().to_owned().into()).collect();
         for node in &nodes {
-            Client::open(node.expose_secret()).map_err(|error| refused(&words(&error)))?;
+            // The library's error says less than the form.
+            Client::open(node.expose_secret()).map_err(|_| RedisClientError::Address(FORM.into()))?;
         }
         Ok(Self::Nodes(nodes))
     }

@@ -57,6 +57,9 @@ impl RetryPolicy {
 /// Error of a command.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RedisClientError {
+    /// The configured address is invalid.
+    #[error("has an invalid address in redis.url: {0}")]
+    Address(String),
     /// Redis is unreachable, or accepts no writes.
     #[error("{0}")]
     Away(String),

@@ -115,8 +115,14 @@ is_refused! {
     ) => "accounts.main.api_key: the variable NOT_SET_AT_ALL is not set";
     an_account_limit_that_can_never_be_met_is_refused: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
         => "accounts.main.limits.requests";
+    an_unknown_phone_column_is_refused: |world: &World| world.write_job(&job_with("/audience/csv/phone", json!("row")))
+        => "the audience has no column \"row\"; expected one of: ";
+    two_sources_of_an_audience_are_refused: |world: &World| world.write_job(&job_with("/audience/recipients", json!([{ "to": "+919876543210" }])))
+        => "audience: has both \"csv\" and \"recipients\"; keep one";
+    an_unknown_region_is_refused: |world: &World| world.write_job(&job_with("/audience/csv/default_region", json!("ZZ")))
+        => "must be the two letters of a country, e.g. IN (ISO 3166)";
     an_audience_url_that_is_not_allowed_is_refused: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
-        => "the address begins with no prefix in audiences.allow; add one to the configuration";
+        => "the address does not begin with any URL prefix in audiences.allow; add its prefix there";
 }
 
 #[test]
@@ -127,6 +133,48 @@ fn the_error_without_a_configuration_says_what_to_do() {
     assert!(
         ended.err.contains("add it under [accounts.main] in flowcast.toml, or test the job with --sandbox")
     );
+}
+
+#[test]
+fn invalid_addresses_in_the_configuration_exit_with_2() {
+    for (table, args, expected) in [
+        (
+            "[redis]\nurl = \"http://x\"",
+            &["campaigns"][..],
+            "Redis has an invalid address in redis.url: the form is ",
+        ),
+        (
+            "[amqp]\nurl = \"http://x\"",
+            &["dead", "list"],
+            "RabbitMQ has an invalid address in amqp.url; the form is ",
+        ),
+        (
+            "[http]\nlisten = \"abc\"",
+            &["worker", "--embedded", "--sandbox"],
+            "\"abc\" is not an address (http.listen); the form is 127.0.0.1:8080",
+        ),
+    ] {
+        let world = World::new(3);
+        world.write("flowcast.toml", table);
+        let ended = world.flowcast(args);
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
+}
+
+#[test]
+fn an_invalid_argument_says_what_to_write() {
+    let world = World::new(3);
+    for (args, expected) in [
+        (&["suppress", "import", "missing.csv"][..], "no such file: missing.csv"),
+        (&["suppress", "add", "98765"], "has no country code; write it with + and the country code\n"),
+        (&["sandbox", "--listen", "foo"], "write an IP address and a port, e.g. 127.0.0.1:8025"),
+        (&["check", "job.json", "--rows", "x"], "write a whole number, e.g. 20"),
+    ] {
+        let ended = world.flowcast(args);
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.err.contains(expected), "{ended:?}");
+    }
 }
 
 #[test]

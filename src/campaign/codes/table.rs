@@ -283,7 +283,7 @@ pub const CODES: &[Code] = &[
         .remedy("flowcast retries automatically."),
     code(Meta, "131057", "Account in maintenance mode", ACCOUNT)
         .means("The business account is in maintenance mode, e.g. while its throughput is raised.")
-        .remedy("wait until the maintenance ends; sending resumes automatically."),
+        .remedy("flowcast holds the account, and resumes when the maintenance ends."),
     code(Meta, "132000", "Template param count mismatch", CONTENT)
         .means("The number of parameters differs from the template's.")
         .remedy("give each component as many parameters as the template has."),

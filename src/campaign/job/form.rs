@@ -59,7 +59,7 @@ const ZONE: Rule = Rule::Parsed {
 };
 const REGION: Rule = Rule::Parsed {
     check: |text| {
-        valid_if(PhoneParser::knows_region(text), "must be a two-letter region in capitals, e.g. IN")
+        valid_if(PhoneParser::knows_region(text), "must be the two letters of a country, e.g. IN (ISO 3166)")
     },
     about: "a two-letter region (ISO 3166), e.g. IN",
     spelled: Spelled::InAnyCase(PhoneParser::regions),
@@ -262,8 +262,10 @@ const CSV: Rule = Rule::Object(Object {
 });
 
 fn one_source(map: &Map<String, Value>, names: &[&str], findings: &mut Findings, pointer: &str) {
-    if names.iter().filter(|name| map.contains_key(**name)).count() != 1 {
-        findings.problem(pointer, format!("needs either {:?} or {:?}", names[0], names[1]));
+    match names.iter().filter(|name| map.contains_key(**name)).count() {
+        1 => {}
+        0 => findings.problem(pointer, format!("needs either {:?} or {:?}", names[0], names[1])),
+        _ => findings.problem(pointer, format!("has both {:?} and {:?}; keep one", names[0], names[1])),
     }
 }
 

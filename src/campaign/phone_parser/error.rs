@@ -18,14 +18,12 @@ pub enum PhoneError {
     #[error("the number has an extension, which WhatsApp cannot reach; use the recipient's direct number")]
     Extension,
     /// Letters and the like.
-    #[error("the phone number contains invalid characters")]
+    #[error("the phone number contains invalid characters; write its digits, e.g. +919876543210")]
     Characters,
     /// No `+`, and no default region.
-    #[error(
-        "the number has no country code; write it with + and the country code, or choose a default country (default_region)"
-    )]
+    #[error("the number has no country code; write it with + and the country code, or set default_region")]
     NoRegion,
     /// Not valid in its country's numbering plan.
-    #[error("the number does not exist in its country's numbering plan")]
+    #[error("the number does not exist in its country's numbering plan; check its digits")]
     Invalid,
 }

@@ -12,14 +12,13 @@ use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
 use super::placeholder::{Placeholder, simple};
-use super::{Cause, json_text::write_text, numbers::ValueError, operand_types, operators, source::Source};
+use super::{
+    Cause, json_text::write_text, numbers::ValueError, operand_types, operators, source::Source, syntax,
+};
 use crate::campaign::{batch::Recipient, columns::Columns};
 
 /// Maximum number of instructions of a template, against endless loops.
 const FUEL: u64 = 50_000;
-
-/// The supported Jinja statements. A message does not need the others, which could build very large values.
-const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
 
 /// The error of an operator or a filter of minijinja.
 const INVALID_OPERATION: &str =
@@ -103,12 +102,7 @@ impl<'a> Compiler<'a> {
                 Err(pieces) => Text::Pieces(pieces),
             });
         }
-        if let Some(word) = statements(text).find(|word| !STATEMENTS.contains(word)) {
-            return Err(format!(
-                "{{% {word} %}} is not supported in messages; expected one of: {}",
-                STATEMENTS.join(", ")
-            ));
-        }
+        syntax::check(text)?;
         let uses = operators::check(text)?;
         let text = &*operand_types::convert(text);
         let alone = if is_text { None } else { Some(text) };
@@ -215,7 +209,7 @@ impl<'a> Compiler<'a> {
             "message_ref" => Ok(Source::MessageRef),
             "row" => Ok(Source::Row),
             column => {
-                let index = self.columns.find(column).map_err(|error| error.to_string())?;
+                let index = self.columns.find_for_placeholder(column).map_err(|error| error.to_string())?;
                 let place = self.used.iter().position(|used| *used == index).unwrap_or_else(|| {
                     self.used.push(index);
                     self.used.len() - 1
@@ -224,14 +218,6 @@ impl<'a> Compiler<'a> {
             }
         }
     }
-}
-
-/// Returns the keywords of statements.
-fn statements(text: &str) -> impl Iterator<Item = &str> {
-    text.split("{%").skip(1).map(|rest| {
-        let rest = rest.trim_start_matches(['-', '+']).trim_start();
-        &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]
-    })
 }
 
 fn push_constant(pieces: &mut Vec<Piece>, text: &str) {

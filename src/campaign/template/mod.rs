@@ -14,6 +14,7 @@ mod operand_types;
 mod operators;
 mod placeholder;
 mod source;
+mod syntax;
 mod title_case;
 mod tokens;
 

@@ -31,7 +31,7 @@ enum Conversion<'t> {
     NumberIf(&'t str),
     /// To a number; a text that spells none is an error.
     Number,
-    /// None, but a text is an error: of a sum of texts, nobody knows whether they were to be added.
+    /// None, but a text is an error: a sum of two texts may have been meant to join or to add them.
     NoText,
 }
 
@@ -72,7 +72,7 @@ enum Operator {
 /// 1000`, and `share == "15%"` becomes `share|string == "15%"`.
 pub(super) fn convert(template: &str) -> Cow<'_, str> {
     let mut insertions: Vec<(usize, Cow<'static, str>)> = Vec::new();
-    for Expression { tokens, places } in expressions(template) {
+    for Expression { tokens, places, .. } in expressions(template) {
         for (last, (first, conversion)) in conversions(&tokens) {
             let (Some(start), Some(end)) = (places.get(first), places.get(last)) else { continue };
             let filter = conversion.filter();

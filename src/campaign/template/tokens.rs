@@ -22,8 +22,20 @@ pub(super) enum Token<'t> {
     Operator(&'t str),
 }
 
+/// The kind of an expression.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delimiter {
+    /// `{{ }}`
+    Value,
+    /// `{% %}`
+    Statement,
+}
+
 /// A placeholder or a statement.
 pub(super) struct Expression<'t> {
+    pub(super) delimiter: Delimiter,
+    /// Whether it ends before the template does.
+    pub(super) is_closed: bool,
     pub(super) tokens: Vec<Token<'t>>,
     /// The places of the tokens in the template.
     pub(super) places: Vec<Range<usize>>,
@@ -33,11 +45,17 @@ pub(super) struct Expression<'t> {
 pub(super) fn expressions(template: &str) -> impl Iterator<Item = Expression<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
-        let rest = template.get(at..)?;
-        let start = rest.find("{{").into_iter().chain(rest.find("{%")).min()?;
-        let (expression, end) = read(template, at + start + 2);
-        at = if expression.tokens == [Token::Name("raw")] { end_of_raw(template, end) } else { end };
-        Some(expression)
+        loop {
+            let rest = template.get(at..)?;
+            let start = at + ["{{", "{%", "{#"].iter().filter_map(|start| rest.find(start)).min()?;
+            if template[start..].starts_with("{#") {
+                at = template[start..].find("#}").map_or(template.len(), |end| start + end + 2);
+                continue;
+            }
+            let (expression, end) = read(template, start);
+            at = if expression.tokens == [Token::Name("raw")] { end_of_raw(template, end) } else { end };
+            return Some(expression);
+        }
     })
 }
 
@@ -51,10 +69,12 @@ fn end_of_raw(template: &str, start: usize) -> usize {
     rest.match_indices("{%").find(is_end).map_or(template.len(), |(at, _)| start + at)
 }
 
-/// Returns the tokens of a template from an offset up to the end of a placeholder or a statement, and where it ends.
+/// Reads the expression that starts at an offset. Returns where it ends, too.
 fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
     let (mut tokens, mut places) = (Vec::new(), Vec::new());
-    let mut rest = &template[start..];
+    let delimiter = if template[start..].starts_with("{{") { Delimiter::Value } else { Delimiter::Statement };
+    let mut is_closed = false;
+    let mut rest = &template[start + 2..];
     // Directly beside a delimiter, `-` and `+` control white space.
     rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     while let Some(first) = rest.chars().next() {
@@ -63,6 +83,7 @@ fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
         }
         if rest.starts_with("}}") || rest.starts_with("%}") {
             rest = &rest[2..];
+            is_closed = true;
             break;
         }
         let mut length = first.len_utf8();
@@ -97,7 +118,7 @@ fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
         places.resize(tokens.len(), start..start + length);
         rest = &rest[length..];
     }
-    (Expression { tokens, places }, template.len() - rest.len())
+    (Expression { delimiter, is_closed, tokens, places }, template.len() - rest.len())
 }
 
 /// Returns the length of a quoted text, including its quotes.

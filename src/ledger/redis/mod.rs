@@ -79,6 +79,7 @@ impl From<RedisClientError> for LedgerError {
         match error {
             RedisClientError::Away(text) => Self::Away(format!("is unavailable: {text}")),
             RedisClientError::Refused(text) | RedisClientError::KeyExists(text) => Self::Away(text),
+            RedisClientError::Address(_) => Self::Away(error.to_string()),
         }
     }
 }

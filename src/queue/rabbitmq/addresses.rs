@@ -36,7 +36,7 @@ pub(super) fn read(text: &str) -> Result<Vec<AMQPUri>, QueueError> {
         let host = text.split_once("://").map_or("", |(_, rest)| rest.rsplit('@').next().unwrap_or(rest));
         match AMQPUri::from_str(text) {
             Ok(uri) if count == 1 || !host.starts_with(['/', '?', ':']) && !host.is_empty() => Ok(uri),
-            _ => Err(QueueError::Failed(if count == 1 {
+            _ => Err(QueueError::Address(if count == 1 {
                 "has an invalid address in amqp.url; the form is amqp://user:password@host:5672/%2f".into()
             } else {
                 format!(
