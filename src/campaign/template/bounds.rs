@@ -10,8 +10,9 @@ use std::{borrow::Cow, cell::Cell};
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
-use super::numbers::{self, ShownNumber, ValueError, truth};
+use super::numbers::{self, ShownNumber, truth};
 use super::title_case::{capitalized, title};
+use super::value_error::ValueError;
 
 /// Maximum size of a value, in bytes, far above the longest message.
 pub(super) const VALUE: usize = 64 * 1024;
@@ -73,6 +74,11 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
         "number_if",
         Value::from_function(|value: Value, other: Value| numbers::number_if(value, &other)),
     );
+    bound_filter(
+        jinja,
+        "addend",
+        Value::from_function(|value: Value, other: Value| numbers::addend(value, &other)),
+    );
     bound_filter(jinja, "no_text", Value::from_function(numbers::no_text));
     // A bounded filter gets the number of a workbook's cell.
     bound_filter(jinja, "cell", Value::from_function(|value: Value| value));
@@ -111,7 +117,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
             ("tojson", [_, _, ..]) => return Err(too_much()),
             _ => {}
         }
-        let made = filter.call(state, &args)?;
+        let made = filter.call(state, &args).map_err(|error| ValueError::of_filter(name, error))?;
         spend(weight(&made)?)?;
         Ok::<_, Error>(made)
     });

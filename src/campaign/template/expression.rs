@@ -3,7 +3,7 @@
 //! Most placeholders are a column with a default and common filters: `placeholder.rs` renders these. Any other string
 //! is rendered by minijinja. A property test compares the two.
 
-use std::{collections::BTreeMap, error::Error as _, io};
+use std::{collections::BTreeMap, io};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -12,17 +12,12 @@ use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
 use super::placeholder::{Placeholder, simple};
-use super::{
-    Cause, json_text::write_text, numbers::ValueError, operand_types, operators, source::Source, syntax,
-};
+use super::value_error::describe;
+use super::{Cause, json_text::write_text, operand_types, operators, source::Source, syntax};
 use crate::campaign::{batch::Recipient, columns::Columns};
 
 /// Maximum number of instructions of a template, against endless loops.
-const FUEL: u64 = 50_000;
-
-/// The error of an operator or a filter of minijinja.
-const INVALID_OPERATION: &str =
-    "an operator or a filter does not accept a value; write | float after the names of numbers";
+pub(super) const FUEL: u64 = 50_000;
 
 /// The variable that holds the value of a template of one expression.
 const RESULT: &str = "flowcast_value";
@@ -136,14 +131,11 @@ impl<'a> Compiler<'a> {
                     | ErrorKind::UnknownTest
                     | ErrorKind::TemplateNotFound
                     | ErrorKind::TooManyArguments
+                    | ErrorKind::UnknownMethod
                     | ErrorKind::MissingArgument
             )
         {
-            return Err(format!(
-                "is not a valid template: {}: {}",
-                error.kind(),
-                error.detail().unwrap_or_default()
-            ));
+            return Err(format!("is not a valid template: {}", describe(&error)));
         }
         Ok(Text::Jinja(Expression { name, alone: expression.is_some(), used, names: uses }))
     }
@@ -246,16 +238,12 @@ pub(super) fn evaluate(
         .collect();
     let missing = || {
         let name = used.iter().map(|(name, _)| name).find(|name| !context.contains_key(name.as_str()));
-        name.cloned().unwrap_or_else(|| "a value".into())
+        name.cloned()
     };
     let cause = |error: minijinja::Error| match error.kind() {
         ErrorKind::UndefinedError => Cause::Missing(missing()),
         // Not minijinja's detail, which may quote the recipient's value.
-        kind => Cause::Failed(match error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
-            Some(reason) => reason.to_string(),
-            None if kind == ErrorKind::InvalidOperation => INVALID_OPERATION.into(),
-            None => kind.to_string(),
-        }),
+        _ => Cause::Failed(describe(&error)),
     };
     let template = jinja.get_template(name).map_err(cause)?;
     let mut output = Bounded(Vec::new());

@@ -17,6 +17,7 @@ mod source;
 mod syntax;
 mod title_case;
 mod tokens;
+mod value_error;
 
 use std::sync::Arc;
 
@@ -79,8 +80,8 @@ pub struct Skip {
 
 /// Why a placeholder could not be rendered.
 enum Cause {
-    /// The column is empty and has no default.
-    Missing(String),
+    /// This column, or another value of the expression, is empty and has no default.
+    Missing(Option<String>),
     Failed(String),
 }
 
@@ -320,7 +321,10 @@ impl Cause {
         match self {
             Self::Missing(name) => Skip {
                 reason: SkipReason::MissingVariable,
-                detail: format!("the column {name} is empty and has no default ({pointer})"),
+                detail: match name {
+                    Some(name) => format!("the column {name} is empty and has no default ({pointer})"),
+                    None => format!("a value of the expression is missing and has no default ({pointer})"),
+                },
             },
             Self::Failed(error) => Skip {
                 reason: SkipReason::InvalidContent,

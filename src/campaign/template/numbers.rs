@@ -6,9 +6,12 @@ use std::{fmt, sync::Arc};
 use minijinja::value::{Object, ObjectRepr};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::value_error::ValueError;
+
 /// Filters that take the number, not its text.
-const NUMERIC: [&str; 13] = [
+const NUMERIC: [&str; 14] = [
     "abs",
+    "addend",
     "bool",
     "cell",
     "float",
@@ -66,25 +69,6 @@ impl Object for ShownNumber {
     }
 }
 
-/// Why a filter refuses a value. It does not quote the value, which is a recipient's.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum ValueError {
-    #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
-    NoTruth,
-    #[error(
-        "a value that is computed or compared with is not a number such as 1499.50; to compare texts, write | string after both"
-    )]
-    NoNumber,
-    #[error("a group in parentheses is a text where a number is needed; write | float after the names in it")]
-    TextGroup,
-}
-
-impl ValueError {
-    pub(super) fn into_error(self) -> Error {
-        Error::from(ErrorKind::InvalidOperation).with_source(self)
-    }
-}
-
 /// Returns the number that a text spells with digits, a sign and a decimal point.
 ///
 /// Not with separators of thousands: `1,500` is one and a half in some countries.
@@ -121,6 +105,19 @@ pub(super) fn number_or_text(value: Value) -> Value {
 pub(super) fn number_if(value: Value, other: &Value) -> Result<Value, Error> {
     let is_text = |value: &Value| value.as_str().is_some_and(|text| spelled(text).is_none());
     if is_text(&value) && is_text(other) { Ok(value) } else { number(value) }
+}
+
+/// Returns an operand of `+`: a number for a text that spells one if the other operand is a number.
+pub(super) fn addend(value: Value, other: &Value) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    let number = value.as_str().and_then(spelled);
+    match number {
+        Some(_) if other.as_str().and_then(spelled).is_some() => Err(ValueError::Sum.into_error()),
+        Some(number) if other.is_number() => Ok(number),
+        _ => Ok(value),
+    }
 }
 
 /// Refuses a text.

@@ -27,6 +27,8 @@ enum Conversion<'t> {
     Text,
     /// A text to the number that it spells, if it spells one.
     NumberOrText,
+    /// Checks that this other operand and it are not two texts that spell numbers.
+    Addend(&'t str),
     /// To a number if this other operand is one.
     NumberIf(&'t str),
     /// To a number; a text that spells none is an error.
@@ -42,6 +44,7 @@ impl Conversion<'_> {
             Self::Cell => "|cell".into(),
             Self::Text => "|string".into(),
             Self::NumberOrText => "|number_or_text".into(),
+            Self::Addend(other) => format!("|addend({other})").into(),
             Self::NumberIf(other) => format!("|number_if({other})").into(),
             Self::Number => "|number".into(),
             Self::NoText => "|no_text".into(),
@@ -239,6 +242,7 @@ fn conversion<'t>(
         (Operator::Order, _, Kind::Text) | (_, Kind::Name(_), Kind::Text) => Some(Conversion::Text),
         (Operator::Order, Kind::Name(_), Kind::Name(other)) => Some(Conversion::NumberIf(other)),
         (Operator::Order, ..) => Some(number),
+        (Operator::Addition, Kind::Name(_), Kind::Name(other)) => Some(Conversion::Addend(other)),
         (_, Kind::Name(_), _) => Some(Conversion::Cell),
         (_, Kind::Unknown, _) => None,
     }
@@ -261,17 +265,17 @@ mod tests {
                 "{% if a | trim > 5 or loop.index > 2 %}",
                 "{% if a | trim|number > 5 or loop.index|number > 2 %}",
             ),
-            ("{% if (a + b) > 3 %}", "{% if (a|cell + b|cell)|no_text > 3 %}"),
+            ("{% if (a + b) > 3 %}", "{% if (a|addend(b) + b|addend(a))|no_text > 3 %}"),
             ("{% if a[0] > 3 %}", "{% if a[0]|number > 3 %}"),
             ("{% if price|default(0) > 3 %}", "{% if price|default(0)|number > 3 %}"),
             ("{{ price * 2 if a == b else name }}", "{{ price|number * 2 if a|cell == b|cell else name }}"),
             ("{% if count == 1 %}", "{% if count|number_or_text == 1 %}"),
             ("{% if count != -1 %}", "{% if count|number_or_text != -1 %}"),
-            ("{% if (a + b) == 1 %}", "{% if (a|cell + b|cell)|no_text == 1 %}"),
+            ("{% if (a + b) == 1 %}", "{% if (a|addend(b) + b|addend(a))|no_text == 1 %}"),
             ("{% if count not in [1, 2] %}", "{% if count|number_or_text not in [1, 2] %}"),
             ("{% if share == '15%' %}{{ share }}", "{% if share|string == '15%' %}{{ share }}"),
             ("{% if \"x\" != share %}", "{% if \"x\" != share|string %}"),
-            ("{{ a + b }} a + b {{ -c }}", "{{ a|cell + b|cell }} a + b {{ -(c|number) }}"),
+            ("{{ a + b }} a + b {{ -c }}", "{{ a|addend(b) + b|addend(a) }} a + b {{ -(c|number) }}"),
             ("{{ a + 'x' + b + 1 }}", "{{ a|string + 'x' + b|number + 1 }}"),
             ("{{ 2 ** -a > -b }}", "{{ 2 ** -(a|number) > -(b|number) }}"),
             ("{{ a // 7 - b }}", "{{ a|number // 7 - b|number }}"),

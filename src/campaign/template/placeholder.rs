@@ -83,7 +83,7 @@ impl Placeholder {
         let mut text = match (found, &self.default) {
             (Some(text), _) => text,
             (None, Some(default)) => Cow::Borrowed(default.as_str()),
-            (None, None) => return Err(Cause::Missing(self.name.clone())),
+            (None, None) => return Err(Cause::Missing(Some(self.name.clone()))),
         };
         for filter in &self.filters {
             text = match filter {

@@ -1,0 +1,68 @@
+//! Why an expression cannot be rendered. No error quotes a value, which is a recipient's.
+
+use std::error::Error as _;
+
+use minijinja::{Error, ErrorKind};
+
+/// Why a value cannot be used.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
+    NoTruth,
+    #[error(
+        "a value in a calculation or comparison is not a number such as 1499.50; to compare texts, write | string after both"
+    )]
+    NoNumber,
+    #[error("a group in parentheses is a text where a number is needed; write | float after the names in it")]
+    TextGroup,
+    #[error(
+        "\"+\" between two texts that spell numbers is ambiguous; write | float after both to add them, or ~ to join them"
+    )]
+    Sum,
+    #[error("the filter {0} cannot use a value; write | {0}(0) to use 0 for a value that is not a number")]
+    NumberFilter(&'static str),
+    #[error("the filter {0} cannot use a value")]
+    Filter(&'static str),
+    #[error("the filter {0} has too few or too many arguments")]
+    Arguments(&'static str),
+}
+
+impl ValueError {
+    pub(super) fn into_error(self) -> Error {
+        let kind = match self {
+            Self::Arguments(_) => ErrorKind::TooManyArguments,
+            _ => ErrorKind::InvalidOperation,
+        };
+        Error::from(kind).with_source(self)
+    }
+
+    /// Names the filter in an error of minijinja.
+    pub(super) fn of_filter(filter: &'static str, error: Error) -> Error {
+        match error.kind() {
+            _ if error.source().is_some() => error,
+            ErrorKind::MissingArgument | ErrorKind::TooManyArguments => Self::Arguments(filter).into_error(),
+            ErrorKind::InvalidOperation if matches!(filter, "float" | "int") => {
+                Self::NumberFilter(filter).into_error()
+            }
+            ErrorKind::InvalidOperation => Self::Filter(filter).into_error(),
+            _ => error,
+        }
+    }
+}
+
+/// Returns the text of an error.
+pub(super) fn describe(error: &Error) -> String {
+    if let Some(reason) = error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
+        return reason.to_string();
+    }
+    match error.kind() {
+        ErrorKind::InvalidOperation => "an operator cannot use one of its values".into(),
+        ErrorKind::OutOfFuel => {
+            format!("it needs more than {} steps; shorten its loops", super::expression::FUEL)
+        }
+        ErrorKind::UnknownMethod => {
+            "methods are not supported; write a filter, e.g. {{ name | upper }}".into()
+        }
+        kind => kind.to_string(),
+    }
+}
