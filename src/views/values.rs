@@ -83,7 +83,7 @@ impl<'p> ValueWarnings<'p> {
         let by_column: BTreeMap<usize, &Seen> = columns.iter().copied().zip(&self.seen).collect();
         each_text(&self.prepared.job, &mut |pointer, text| {
             for word in conditions(text) {
-                let column = self.prepared.columns.find(word).ok();
+                let column = self.prepared.columns.find(&word).ok();
                 let seen = column.and_then(|column| by_column.get(&column));
                 if seen.is_some_and(|seen| seen.falsehoods > 0 && seen.truths == seen.values) {
                     let why = format!(

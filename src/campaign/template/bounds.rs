@@ -2,15 +2,16 @@
 //!
 //! In Jinja a few characters can produce gigabytes: `replace` multiplies lengths, `*` repeats a text, `~`
 //! concatenates. Fuel counts steps, not the size of their results, so each way to produce a value is limited: filters
-//! by the size of their input and output, `*` to numbers (`operators.rs`), names by how often a string uses them. A
+//! by the size of their input and output, `*` to numbers (`operations.rs`), names by how often a string uses them. A
 //! message then needs at most a few MiB.
 
-use std::{borrow::Cow, cell::Cell};
+use std::{borrow::Cow, cell::Cell, cmp::Ordering};
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
-use super::numbers::{self, ShownNumber, truth};
+use super::numbers::{ShownNumber, truth};
+use super::operations;
 use super::title_case::{capitalized, title};
 use super::value_error::ValueError;
 
@@ -50,10 +51,10 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
         "abs" = abs, "count" = length, "d" = default,
         "default" = default, "dictsort" = dictsort, "e" = escape, "escape" = escape, "first" = first,
         "float" = float, "int" = int, "items" = items, "join" = join, "last" = last, "length" = length,
-        "lines" = lines, "list" = list, "lower" = lower, "map" = map, "max" = max, "min" = min,
+        "lines" = lines, "list" = list, "lower" = lower, "map" = map,
         "reject" = reject, "rejectattr" = rejectattr, "replace" = replace, "reverse" = reverse,
         "round" = round, "safe" = safe, "select" = select, "selectattr" = selectattr, "sort" = sort,
-        "split" = split, "string" = string, "sum" = sum, "tojson" = tojson,
+        "split" = split, "string" = string, "tojson" = tojson,
         "trim" = trim, "unique" = unique, "upper" = upper,
     }
     bound_filter(
@@ -66,22 +67,18 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     bound_filter(jinja, "title", title);
     let capitalize = Value::from_function(|text: Cow<'_, str>| capitalized(&text));
     bound_filter(jinja, "capitalize", capitalize);
-    bound_filter(jinja, "number", Value::from_function(numbers::number));
-    // Only `operand_types.rs` writes these.
-    bound_filter(jinja, "number_or_text", Value::from_function(numbers::number_or_text));
-    bound_filter(
-        jinja,
-        "number_if",
-        Value::from_function(|value: Value, other: Value| numbers::number_if(value, &other)),
-    );
-    bound_filter(
-        jinja,
-        "addend",
-        Value::from_function(|value: Value, other: Value| numbers::addend(value, &other)),
-    );
-    bound_filter(jinja, "no_text", Value::from_function(numbers::no_text));
-    // A bounded filter gets the number of a workbook's cell.
-    bound_filter(jinja, "cell", Value::from_function(|value: Value| value));
+    let extreme = |wanted| Value::from_function(move |items: Value| operations::extreme(&items, wanted));
+    bound_filter(jinja, "max", extreme(Ordering::Greater));
+    bound_filter(jinja, "min", extreme(Ordering::Less));
+    bound_filter(jinja, "sum", Value::from_function(|items: Value| operations::sum(&items)));
+    // The operators that make texts.
+    let two = |operator: fn(&Value, &Value) -> Result<Value, Error>| {
+        Value::from_function(move |value: Value, other: Value| operator(&value, &other))
+    };
+    bound_filter(jinja, "__add", two(operations::add));
+    bound_filter(jinja, "__concat", two(operations::concat));
+    let slice = |value: Value, bounds: Rest<Value>| operations::slice(&value, &bounds);
+    bound_filter(jinja, "__slice", Value::from_function(slice));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
         let range = range.call(state, &args)?;
@@ -98,14 +95,16 @@ pub(super) fn begin(names: usize, longest: usize) -> bool {
 }
 
 fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Value) {
-    jinja.add_filter(name, move |state: &mut State, args: Rest<Value>| {
+    jinja.add_filter(name, move |state: &mut State, args: Rest<Value>, named: Kwargs| {
         let mut args: Vec<Value> =
             args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect();
         if let ("abs" | "round", Some(first)) = (name, args.first_mut()) {
-            *first = numbers::number(std::mem::take(first))?;
+            *first = operations::number(first)?.into();
         }
-        let args = Rest(args);
-        for value in args.iter() {
+        if named.args().next().is_some() {
+            args.push(named.into());
+        }
+        for value in &args {
             spend(weight(value)?)?;
         }
         match (name, &args[..]) {
@@ -113,6 +112,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
             ("join", [items, with, ..]) => {
                 spend(length(with).saturating_mul(items.len().unwrap_or_default()))?;
             }
+            ("sort", [items]) => return operations::sorted(items),
             // An indent has the length that its argument says.
             ("tojson", [_, _, ..]) => return Err(too_much()),
             _ => {}

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::Value;
 
 use super::json_text::{write_quoted, write_value};
-use super::{Envelope, MESSAGE, Op, RenderedCheck, Template, expression::Compiler, operators};
+use super::{Envelope, MESSAGE, Op, RenderedCheck, Template, expression::Compiler, rewrite};
 use crate::campaign::capability::Callbacks;
 use crate::campaign::columns::{BUILT_IN, Columns};
 use crate::campaign::problem::{Problem, Problems, step};
@@ -72,8 +72,8 @@ impl Template {
     pub fn ambiguous(texts: &Value, pointer: &str, columns: &Columns) -> Vec<Problem> {
         match texts {
             Value::String(text) => {
-                let is_both = |name: &&str| BUILT_IN.contains(name) && columns.find(name).is_ok();
-                let named = operators::names(text).into_iter().find(is_both);
+                let is_both = |name: &String| BUILT_IN.contains(&name.as_str()) && columns.find(name).is_ok();
+                let named = rewrite::names(text).into_iter().find(is_both);
                 let problem = named.map(|name| {
                     let why = format!("{{{{ {name} }}}} is both a column of the audience and a built-in value; rename the column");
                     Problem::new(pointer, why)

@@ -5,15 +5,16 @@
 
 use std::{collections::BTreeMap, io};
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
+use super::operations::add_operators;
 use super::placeholder::{Placeholder, simple};
+use super::rewrite::{self, Rewritten, rewrite};
 use super::value_error::describe;
-use super::{Cause, json_text::write_text, operand_types, operators, source::Source, syntax};
+use super::{Cause, json_text::write_text, source::Source};
 use crate::campaign::{batch::Recipient, columns::Columns};
 
 /// Maximum number of instructions of a template, against endless loops.
@@ -46,9 +47,18 @@ pub(super) struct Expression {
     /// Whether it is a single expression, whose value keeps its type.
     alone: bool,
     /// The values that it uses.
-    used: Vec<(String, Source)>,
+    used: Vec<Used>,
     /// How often it uses a name or a text literal.
-    names: usize,
+    uses: usize,
+}
+
+/// A value that a template uses.
+struct Used {
+    /// The name in the rewritten template.
+    identifier: String,
+    /// The name in the job.
+    name: String,
+    source: Source,
 }
 
 impl Text {
@@ -75,12 +85,10 @@ impl<'a> Compiler<'a> {
         let mut jinja = Environment::new();
         jinja.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         jinja.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
-            jinja.set_syntax(syntax);
-        }
+        jinja.set_syntax(rewrite::jinja_syntax());
         jinja.set_fuel(Some(FUEL));
         bound(&mut jinja);
-        operand_types::add_tests(&mut jinja);
+        add_operators(&mut jinja);
         Self { columns, used: Vec::new(), jinja }
     }
 
@@ -97,31 +105,29 @@ impl<'a> Compiler<'a> {
                 Err(pieces) => Text::Pieces(pieces),
             });
         }
-        syntax::check(text)?;
-        let uses = operators::check(text)?;
-        let text = &*operand_types::convert(text);
-        let alone = if is_text { None } else { Some(text) };
-        let inner = alone.and_then(|text| text.strip_prefix("{{")).and_then(|rest| rest.strip_suffix("}}"));
-        let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
-        let source =
-            expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));
-        let name = format!("t{}", self.jinja.templates().count());
+        let template = self.jinja.templates().count();
+        let Rewritten { source, alone, names, constants, uses } = rewrite(text, template)?;
+        let alone = alone.filter(|_| !is_text);
+        let is_alone = alone.is_some();
+        let source = alone.map_or(source, |alone| format!("{{% set {RESULT} = ({alone}) %}}"));
+        for (index, value) in constants.into_iter().enumerate() {
+            self.jinja.add_global(rewrite::constant(template, index), value);
+        }
+        let name = format!("t{template}");
         self.jinja.add_template_owned(name.clone(), source).map_err(|error| {
             format!("is not a valid template: {}", error.detail().unwrap_or("syntax error"))
         })?;
-        let template = self.jinja.get_template(&name).map_err(|error| error.to_string())?;
-        let globals = ["range", "dict"];
-        let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-        names.retain(|name| !globals.contains(&name.as_str()));
-        names.sort();
-        let used: Vec<(String, Source)> = names
+        let used: Vec<Used> = names
             .into_iter()
-            .map(|name| self.source(&name).map(|source| (name, source)))
-            .collect::<Result<_, _>>()?;
+            .enumerate()
+            .map(|(index, name)| {
+                Ok(Used { identifier: rewrite::column(index), source: self.source(&name)?, name })
+            })
+            .collect::<Result<_, String>>()?;
         // An unknown filter is detected only when it is called.
         let sample = |source: &Source| if *source == Source::Row { Value::from(1) } else { "1".into() };
         let sample: BTreeMap<&str, Value> =
-            used.iter().map(|(name, source)| (name.as_str(), sample(source))).collect();
+            used.iter().map(|used| (used.identifier.as_str(), sample(&used.source))).collect();
         begin(0, 0);
         if let Err(error) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
             && matches!(
@@ -137,7 +143,7 @@ impl<'a> Compiler<'a> {
         {
             return Err(format!("is not a valid template: {}", describe(&error)));
         }
-        Ok(Text::Jinja(Expression { name, alone: expression.is_some(), used, names: uses }))
+        Ok(Text::Jinja(Expression { name, alone: is_alone, used, uses }))
     }
 
     /// Returns the error for common mistakes in placeholders: `{{ First Name }}`, `{{1}}`.
@@ -226,19 +232,21 @@ pub(super) fn evaluate(
     expression: &Expression,
     recipient: &Recipient<'_>,
 ) -> Result<Value, Cause> {
-    let Expression { name, alone, used, names } = expression;
-    let longest = used.iter().map(|(_, source)| source.length(recipient)).max().unwrap_or_default();
-    if !begin(*names, longest) {
+    let Expression { name, alone, used, uses } = expression;
+    let longest = used.iter().map(|used| used.source.length(recipient)).max().unwrap_or_default();
+    if !begin(*uses, longest) {
         return Err(Cause::Failed(TOO_LONG.into()));
     }
     // Omit empty values, so that `default` and `if` treat them as missing.
     let context: BTreeMap<&str, Jinja> = used
         .iter()
-        .filter_map(|(name, source)| source.in_expressions(recipient).map(|value| (name.as_str(), value)))
+        .filter_map(|used| {
+            used.source.in_expressions(recipient).map(|value| (used.identifier.as_str(), value))
+        })
         .collect();
     let missing = || {
-        let name = used.iter().map(|(name, _)| name).find(|name| !context.contains_key(name.as_str()));
-        name.cloned()
+        let name = used.iter().find(|used| !context.contains_key(used.identifier.as_str()));
+        name.map(|used| used.name.clone())
     };
     let cause = |error: minijinja::Error| match error.kind() {
         ErrorKind::UndefinedError => Cause::Missing(missing()),

@@ -10,9 +10,9 @@ mod envelope;
 mod expression;
 mod json_text;
 mod numbers;
-mod operand_types;
-mod operators;
+mod operations;
 mod placeholder;
+mod rewrite;
 mod source;
 mod syntax;
 mod title_case;
@@ -29,7 +29,7 @@ use super::{batch::Recipient, capability::Callbacks, content::CONTENT, state::Sk
 pub use envelope::Envelope;
 use expression::{Piece, Text, evaluate};
 use json_text::{write_quoted, write_value};
-pub use operators::conditions;
+pub use rewrite::conditions;
 
 /// Maximum size of a message, in bytes, far above any provider's limit. A request has up to a hundred messages.
 const MESSAGE: usize = 64 * 1024;

@@ -1,30 +1,15 @@
 //! The numbers of a row: those with a text of their own, which print as that text and compute as the number, and texts
 //! that spell a number.
 
-use std::{fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
+use minijinja::Value;
 use minijinja::value::{Object, ObjectRepr};
-use minijinja::{Error, ErrorKind, Value};
-
-use super::value_error::ValueError;
 
 /// Filters that take the number, not its text.
-const NUMERIC: [&str; 14] = [
-    "abs",
-    "addend",
-    "bool",
-    "cell",
-    "float",
-    "int",
-    "max",
-    "min",
-    "no_text",
-    "number",
-    "number_if",
-    "number_or_text",
-    "round",
-    "sum",
-];
+const NUMERIC: [&str; 5] = ["abs", "bool", "float", "int", "round"];
+/// Filters that take the number with its text.
+const UNCHANGED: [&str; 3] = ["__add", "d", "default"];
 /// The limit below which every whole number is exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -36,6 +21,11 @@ pub(super) struct ShownNumber {
 }
 
 impl ShownNumber {
+    /// Returns the text of a value: one that is shown, or a text.
+    pub(super) fn text(value: &Value) -> Option<&str> {
+        value.downcast_object_ref::<Self>().map(|shown| shown.shown.as_str()).or_else(|| value.as_str())
+    }
+
     pub(super) fn value(shown: &str, number: f64) -> Value {
         Value::from_object(Self { shown: shown.into(), number })
     }
@@ -43,15 +33,13 @@ impl ShownNumber {
     /// Returns the argument of a filter: the number, or its text. Other values are unchanged.
     pub(super) fn for_filter(filter: &str, value: Value) -> Value {
         let Some(shown) = value.downcast_object_ref::<Self>() else { return value };
+        if UNCHANGED.contains(&filter) {
+            return value;
+        }
         if !NUMERIC.contains(&filter) {
             return Value::from(shown.shown.as_str());
         }
-        let number = shown.number;
-        if number.fract() == 0.0 && number.abs() < EXACT {
-            Value::from(number as i64)
-        } else {
-            Value::from(number)
-        }
+        Number::from_f64(shown.number).into()
     }
 }
 
@@ -69,60 +57,74 @@ impl Object for ShownNumber {
     }
 }
 
-/// Returns the number that a text spells with digits, a sign and a decimal point.
-///
-/// Not with separators of thousands: `1,500` is one and a half in some countries.
-fn spelled(text: &str) -> Option<Value> {
-    let text = text.trim();
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && digits.starts_with(|first: char| first.is_ascii_digit())
-        && digits.ends_with(|last: char| last.is_ascii_digit());
-    if !is_number {
-        return None;
-    }
-    let whole = text.parse::<i64>().ok().map(Value::from);
-    whole.or_else(|| text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from))
+/// A number in a calculation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Int(i128),
+    Float(f64),
 }
 
-/// Returns a number for a text that spells one; other texts are an error, other values are unchanged.
-pub(super) fn number(value: Value) -> Result<Value, Error> {
-    if value.is_undefined() {
-        return Err(ErrorKind::UndefinedError.into());
+impl Number {
+    /// Returns the number of a value that is one.
+    pub(super) fn of(value: &Value) -> Option<Self> {
+        if let Some(shown) = value.downcast_object_ref::<ShownNumber>() {
+            return Some(Self::from_f64(shown.number));
+        }
+        if !value.is_number() {
+            return None;
+        }
+        let whole = i128::try_from(value.clone()).ok().filter(|_| value.is_integer());
+        whole.map(Self::Int).or_else(|| f64::try_from(value.clone()).ok().map(Self::Float))
     }
-    match value.as_str() {
-        Some(text) => spelled(text).ok_or_else(|| ValueError::NoNumber.into_error()),
-        None => Ok(value),
+
+    /// Returns the number that a text spells with digits, a sign and a decimal point.
+    ///
+    /// Not with separators of thousands: `1,500` is one and a half in some countries.
+    pub(super) fn spelled(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+            && digits.starts_with(|first: char| first.is_ascii_digit())
+            && digits.ends_with(|last: char| last.is_ascii_digit());
+        if !is_number {
+            return None;
+        }
+        let whole = text.parse().ok().map(Self::Int);
+        whole.or_else(|| text.parse().ok().filter(|number: &f64| number.is_finite()).map(Self::Float))
+    }
+
+    fn from_f64(number: f64) -> Self {
+        if number.fract() == 0.0 && number.abs() < EXACT {
+            Self::Int(number as i128)
+        } else {
+            Self::Float(number)
+        }
+    }
+
+    pub(super) fn as_f64(self) -> f64 {
+        match self {
+            Self::Int(number) => number as f64,
+            Self::Float(number) => number,
+        }
     }
 }
 
-/// Returns a number for a text that spells one; other values are unchanged.
-pub(super) fn number_or_text(value: Value) -> Value {
-    value.as_str().and_then(spelled).unwrap_or(value)
-}
-
-/// Returns a number if the value or the other value is one, and two texts that spell no numbers as they are.
-pub(super) fn number_if(value: Value, other: &Value) -> Result<Value, Error> {
-    let is_text = |value: &Value| value.as_str().is_some_and(|text| spelled(text).is_none());
-    if is_text(&value) && is_text(other) { Ok(value) } else { number(value) }
-}
-
-/// Returns an operand of `+`: a number for a text that spells one if the other operand is a number.
-pub(super) fn addend(value: Value, other: &Value) -> Result<Value, Error> {
-    if value.is_undefined() {
-        return Err(ErrorKind::UndefinedError.into());
-    }
-    let number = value.as_str().and_then(spelled);
-    match number {
-        Some(_) if other.as_str().and_then(spelled).is_some() => Err(ValueError::Sum.into_error()),
-        Some(number) if other.is_number() => Ok(number),
-        _ => Ok(value),
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Int(number), Self::Int(other)) => Some(number.cmp(other)),
+            _ => self.as_f64().partial_cmp(&other.as_f64()),
+        }
     }
 }
 
-/// Refuses a text.
-pub(super) fn no_text(value: Value) -> Result<Value, Error> {
-    if value.as_str().is_some() { Err(ValueError::TextGroup.into_error()) } else { Ok(value) }
+impl From<Number> for Value {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Int(number) => i64::try_from(number).map_or_else(|_| Self::from(number), Self::from),
+            Number::Float(number) => Self::from(number),
+        }
+    }
 }
 
 /// Parses yes and no as people and spreadsheets write them; `None` for anything else.
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(share.to_string(), "15%");
         assert_eq!(ShownNumber::for_filter("upper", share.clone()).as_str(), Some("15%"));
         assert_eq!(f64::try_from(ShownNumber::for_filter("float", share)).ok(), Some(0.15));
-        let sum = ShownNumber::for_filter("number", ShownNumber::value("1,500.00", 1500.0));
+        let sum = ShownNumber::for_filter("round", ShownNumber::value("1,500.00", 1500.0));
         assert_eq!(i64::try_from(sum).ok(), Some(1500));
     }
 }

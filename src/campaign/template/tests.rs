@@ -267,20 +267,156 @@ fn a_text_is_compared_as_the_number_that_it_spells() {
 fn a_text_that_spells_no_number_is_not_compared_with_one() {
     for text in [
         "{% if amount > 1000 %}big{% endif %}",
+        "{% if amount == 1000 %}big{% endif %}",
+        "{% if amount in [1, 2] %}few{% endif %}",
         "{% if amount > due %}big{% endif %}",
         "{% if amount|lower > 1000 %}big{% endif %}",
         "{% if (amount + due) > 3 %}big{% endif %}",
         "{{ amount - 1 }}",
+        "{{ -amount }}",
         "{{ due + 1 }} {{ amount + 1 }}",
         "{% if amount is ge(3) %}big{% endif %}",
         "{% if amount is odd %}odd{% endif %}",
-        "{% if due is divisibleby(0) %}odd{% endif %}",
+        "{{ [amount, due] | max }}",
+        "{{ [amount, due] | sort | join }}",
     ] {
-        for amount in ["abc", "1,500", "1.", "0x10", "1e3", "inf"] {
+        for amount in ["abc", "1,500", "1.", "0x10", "1e3", "inf", "\u{20b9}0"] {
             let skip = rendered_body(text, &["amount", "due"], &[amount, "3"]).unwrap_err();
             assert_eq!(skip.reason, SkipReason::InvalidContent, "{text} with {amount}");
+            assert!(!skip.detail.contains(amount), "{}", skip.detail);
         }
     }
-    let skip = rendered_body("{% if amount > 1 %}big{% endif %}", &["amount"], &[""]).unwrap_err();
-    assert_eq!(skip.reason, SkipReason::MissingVariable);
+    for text in
+        ["{% if amount > 1 %}big{% endif %}", "{{ amount + 1 }}", "{{ amount == 'x' }}", "{{ amount[:1] }}"]
+    {
+        let skip = rendered_body(text, &["amount"], &[""]).unwrap_err();
+        assert_eq!(skip.reason, SkipReason::MissingVariable, "{text}");
+    }
+}
+
+#[test]
+fn every_operand_may_be_a_number_that_a_text_spells() {
+    let columns = ["a", "b", "c", "range", "loop"];
+    for (text, [a, b, c], expected) in [
+        ("{{ a - b == c }}", ["5", "2", "3"], "True"),
+        ("{{ a == b + 1 }} {{ -a == b }} {{ 5 == a == b }}", ["6", "5", "0"], "True False False"),
+        ("{{ a == b }} {{ a is eq(b) }} {{ a in [b] }}", ["100", "100.00", "0"], "True True True"),
+        ("{% for x in [1, 2] %}{{ loop.index == a }}{% endfor %}", ["2", "0", "0"], "FalseTrue"),
+        ("{{ a | replace(',', '') >= b | replace(',', '') }}", ["1,500", "900", "0"], "True"),
+        ("{{ a > '1000' }} {{ a == '1500' }} {{ a == '1500.0' }}", ["1500", "0", "0"], "True True False"),
+        (
+            "{{ a | default(0) in [1, 2] }} {{ a in range(1, 5) }} {{ a is in([1]) }}",
+            ["1", "0", "0"],
+            "True True True",
+        ),
+        ("{{ [a, b] | max }} {{ [a, b] | min }} {{ [a, b] | sum }}", ["900", "1000", "0"], "1000 900 1900"),
+        (
+            "{{ [a, b, c] | sort | join(' ') }} {{ [a, b] | select('in', [900]) | join }}",
+            ["900", "1000", "5"],
+            "5 900 1000 900",
+        ),
+        ("{{ (a) > 5 }} {{ (a or 0) + 1 }} {{ -(a) }} {{ b % (a) }}", ["10", "25", "0"], "True 11 -10 5"),
+        (
+            "{{ a | default(0) + b | default(0) }} {{ 1 + a + b }} {{ a + b > 5 }}",
+            ["1", "2", "0"],
+            "3 4 False",
+        ),
+        (
+            "{{ -a | abs }} {{ b < -b | abs }} {{ 2 ** a // 3 }} {{ -7 // a }} {{ -7 % a }}",
+            ["3", "1", "0"],
+            "3 False 2 -3 2",
+        ),
+        ("{{ a == true }} {{ b == false }} {{ a == 'Yes' }}", ["Yes", "0", "0"], "True True True"),
+        ("{{ a * 2 }} {{ a / 2 }} {{ 0.1 + a }}", ["3", "0", "0"], "6 1.5 3.1"),
+        (
+            "{{ a + 0 }} {{ a > b }}",
+            ["99999999999999999999", "99999999999999999998", "0"],
+            "99999999999999999999 True",
+        ),
+        (
+            "{{ a[:1] }}{{ a[-2:] }}{{ a[::-1] }}{{ a[3:0:-2] }}{{ (a | string)[:2] }}",
+            ["Asha", "0", "0"],
+            "AhaahsAasAs",
+        ),
+        ("{% if {'k': {'j': 1}} and a > 1000 %}big{% else %}small{% endif %}", ["20", "0", "0"], "small"),
+        ("{{ {'k': {'j': a}}.k.j }} {{ '}}' ~ \"{%\" ~ a }}", ["20", "0", "0"], "20 }}{%20"),
+        ("{% raw %}{{ a > 1 }}{% endraw %}{# {{ a > #}{{- a > 1 -}} .", ["2", "0", "0"], "{{ a > 1 }}True."),
+        ("{{ a ~ b }} {{ a }}{{ b }} {{ 'x' + a }}", ["0012", "34", "0"], "001234 001234 x0012"),
+        ("{{ range > 5 }} {{ loop }}", ["0", "0", "0"], "False x"),
+        (
+            "{{ 'yes' if a == 1 }}{% if a == 2 %}two{% elif a == 1 %}one{% else %}no{% endif %}",
+            ["1", "0", "0"],
+            "yesone",
+        ),
+        (
+            "{{ [[a, 1], [b, 2]] | map(attribute=0) | join }} {{ [b, a] | sort(reverse=true) | join }}",
+            ["1", "2", "0"],
+            "12 21",
+        ),
+    ] {
+        let found = rendered_body(text, &columns, &[a, b, c, "3", "x"]).map_err(|skip| skip.detail);
+        assert_eq!(found, Ok(json!(expected)), "{text}");
+    }
+}
+
+#[test]
+fn no_value_makes_an_operator_fail_badly() {
+    for text in [
+        "{{ ''[::-1] }}{{ [][::-1] | length }}{{ (a | default(''))[::-1] }}{{ 'abc'[0:2:-1] }}{{ [1, 2, 3][1:2:-1] | length }}x",
+        "{{ 'abc'[::a] }}x",
+        "{{ (-170141183460469231731687303715884105727 - 1) is divisibleby(-1) }}x",
+        "{{ (-170141183460469231731687303715884105727 - 1) // -1 }}",
+        "{{ 5 is divisibleby(0) }}",
+        "{{ 5 % 0 }}",
+        "{{ 5 // a }}",
+        "{{ 5 / 0.0 }}",
+        "{{ 0 ** -1 }}",
+        "{{ 10.0 ** 400 }}",
+        "{{ (-8) ** 0.5 }}",
+        "{{ 10 ** 99999999999 }}",
+        "{{ 'x' * 1000000 }}",
+        "{{ 1000000 * 'x' }}",
+        "{{ [1] * 1000000 }}",
+        "{{ (a ~ a) * 2 }}",
+        "{{ [1] + [2] }}",
+        "{{ a + b }}",
+    ] {
+        let _ = rendered_body(text, &["a", "b"], &["", "7"]);
+        let found = rendered_body(text, &["a", "b"], &["00", "7"]);
+        let may_be_rendered = text.ends_with('x') || text.contains("(a ~ a)");
+        assert!(may_be_rendered || found.is_err(), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_deep_or_long_template_is_refused() {
+    let of = |text: String| compile(&body(&text), &["a"]).err().map(|problems| problems[0].message.clone());
+    for text in [
+        format!("{{{{ {{'k': {{'j': 1}}}} and {} }}}}", vec!["1"; 9000].join("+")),
+        format!("{{{{ a }}}}{{{{ a{} }}}}", "|d".repeat(9000)),
+        format!("{{{{ {}a }}}}", "not ".repeat(9000)),
+        format!("{{{{ {}a{} }}}}", "(".repeat(400), ")".repeat(400)),
+        format!("{{{{ {}a{} }}}}", "(1 < 2 < ".repeat(150), ")".repeat(150)),
+        "{##}".repeat(10_000) + "{{",
+    ] {
+        assert!(of(text.clone()).is_some(), "{}", &text[..40]);
+    }
+    // A chain of the same word is not deep.
+    for word in [" and ", " or ", " + ", " ~ "] {
+        let text = format!("{{{{ {} }}}}", vec!["a"; 400].join(word));
+        assert_eq!(of(text), None, "{word}");
+    }
+}
+
+#[test]
+fn a_sign_beside_a_brace_is_no_operator() {
+    let content = |latitude: &str| json!({ "type": "location", "location": { "latitude": latitude, "longitude": 1.5, "name": "x", "address": "y" } });
+    for text in ["{{- lat | float }}", "{{- lat | float -}}", "{{ lat | float }}"] {
+        let template = compile(&content(text), &["lat"]).unwrap();
+        assert_eq!(
+            render(&template, &["12.97"]).unwrap()["content"]["location"]["latitude"],
+            json!(12.97),
+            "{text}"
+        );
+    }
 }

@@ -134,31 +134,3 @@ fn closing(text: &str, quote: char) -> usize {
     }
     text.len()
 }
-
-/// Returns the start of the operand that ends before an index.
-pub(super) fn operand_before(tokens: &[Token<'_>], end: usize) -> usize {
-    let mut depth = 0_u32;
-    for at in (0..end).rev() {
-        match tokens[at] {
-            Token::Close => depth += 1,
-            Token::Open(_) | Token::Operator(_) if depth == 0 => return at + 1,
-            Token::Open(_) => depth -= 1,
-            _ => {}
-        }
-    }
-    0
-}
-
-/// Returns the end of the operand that starts with the first token.
-pub(super) fn operand_behind(tokens: &[Token<'_>]) -> usize {
-    let mut depth = 0_u32;
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            Token::Open(_) => depth += 1,
-            Token::Close | Token::Operator(_) if depth == 0 => return at,
-            Token::Close => depth -= 1,
-            _ => {}
-        }
-    }
-    tokens.len()
-}

@@ -9,18 +9,18 @@ use minijinja::{Error, ErrorKind};
 pub(super) enum ValueError {
     #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
     NoTruth,
-    #[error(
-        "a value in a calculation or comparison is not a number such as 1499.50; to compare texts, write | string after both"
-    )]
+    #[error("a value in a calculation or comparison with a number is not a number such as 1499.50")]
     NoNumber,
-    #[error("a group in parentheses is a text where a number is needed; write | float after the names in it")]
-    TextGroup,
     #[error(
         "\"+\" between two texts that spell numbers is ambiguous; write | float after both to add them, or ~ to join them"
     )]
     Sum,
     #[error("the filter {0} cannot use a value; write | {0}(0) to use 0 for a value that is not a number")]
     NumberFilter(&'static str),
+    #[error("the result of a calculation is too large")]
+    OutOfRange,
+    #[error("a divisor or a step is 0")]
+    ZeroDivision,
     #[error("the filter {0} cannot use a value")]
     Filter(&'static str),
     #[error("the filter {0} has too few or too many arguments")]
