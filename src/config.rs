@@ -147,9 +147,9 @@ impl Default for Http {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallbackConfig {
-    /// Keys that seal the addresses of reports: the first key seals, every key opens. To replace a key, insert the
-    /// new key before it, and remove the old key when its campaigns have ended. Without any, the ledger creates a
-    /// key and keeps it.
+    /// Keys that seal the addresses of reports: the first key seals, every key opens. To replace a key, add the new
+    /// key after it, then move it before the old key, and remove the old key when its campaigns have ended. Without any,
+    /// the ledger creates a key and keeps it.
     #[schemars(example = json!([{ "env": "CALLBACK_KEY" }]), extend("default" = json!([])))]
     pub keys: Vec<Secret>,
     /// Key that signs webhooks, and the reports that are forwarded to a job's `status_callback`. Without it, they
@@ -167,7 +167,7 @@ pub struct CallbackConfig {
 
 /// A token of the API.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with name, role and token")]
 pub struct Token {
     /// Name of the holder, which the audit log shows.
     #[schemars(example = json!("reports"))]

@@ -141,8 +141,13 @@ pub enum AudienceError {
         /// The names that were tried, and similar columns.
         error: String,
     },
+    /// The recipients of a job have no phone numbers.
+    #[error("no recipient has a \"phone\"; give each recipient one")]
+    NoPhone,
     /// Neither a folder nor a bucket is configured.
-    #[error("cannot read files: audiences.root is not configured on this worker")]
+    #[error(
+        "cannot read files: audiences.root is not configured; set it to the folder or bucket of the audiences"
+    )]
     NoRoot,
     /// The address is invalid or not allowed.
     #[error("the address {0}")]
@@ -221,7 +226,7 @@ impl std::fmt::Display for Strange {
             Self::Nul => "a NUL byte",
             Self::Control => "a control character",
             Self::Return => "a carriage return without a line feed",
-            Self::Undefined => "bytes that its encoding does not define",
+            Self::Undefined => "bytes that the encoding it was read in does not define",
         })
     }
 }

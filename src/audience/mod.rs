@@ -180,8 +180,10 @@ impl Audience {
         if count > most {
             return Err(AudienceError::TooManyColumns { name, count, most });
         }
-        let phone = phone_column(&columns, settings.phone.as_deref())
-            .map_err(|error| AudienceError::NoPhoneColumn { name, error })?;
+        let phone = phone_column(&columns, settings.phone.as_deref()).map_err(|error| match source {
+            Source::List(_) => AudienceError::NoPhone,
+            _ => AudienceError::NoPhoneColumn { name, error },
+        })?;
         let numbers = PhoneParser::new(settings.default_region.as_deref());
         Ok(Self { columns, phone, rows, numbers, seen: RoaringTreemap::new(), row: 0 })
     }

@@ -58,11 +58,12 @@ impl Audiences {
         };
         let read = |(nth, text): (usize, &String)| {
             let wrong = |error: &str| format!("audiences.allow.{nth}: {text}: {error}");
-            let url: Url = text.parse().map_err(|error| wrong(&format!("{error}")))?;
+            let prefix = "must be a URL prefix, e.g. https://files.example.com/";
+            let url: Url = text.parse().map_err(|_| wrong(prefix))?;
             let is_known = matches!(url.scheme(), "http" | "https") || is_store(url.as_str());
             match url.host_str() {
                 Some(host) if is_known && !host.is_empty() => Ok(url),
-                _ => Err(wrong("must be a URL prefix, e.g. https://files.example.com/")),
+                _ => Err(wrong(prefix)),
             }
         };
         let allow = allow.iter().enumerate().map(read).collect::<Result<_, _>>()?;

@@ -258,7 +258,10 @@ fn a_file_that_is_not_a_list_says_what_it_is_and_what_to_do() {
     assert!(error.contains("line 3 contains a NUL byte"), "{error}");
     let error = read_as("a.csv", b"phone,name\n9876543210,\x83A\x83T\n9876543211,\xff\n", &shift_jis);
     let error = error.unwrap_err();
-    assert!(error.contains("line 3 contains bytes that its encoding does not define"), "{error}");
+    assert!(
+        error.contains("line 3 contains bytes that the encoding it was read in does not define"),
+        "{error}"
+    );
     // A line that names no delimiter is a line like others.
     for text in
         [&b"sep=\xa9\nphone;name\n9876543210;Jos\xc3\xa9\n"[..], b"sep=a\nphone,name\n9876543210,Asha\n"]

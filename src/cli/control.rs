@@ -80,6 +80,7 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     let messages = counted(done.messages, "message");
     let what = match action {
         Action::Pause | Action::Resume => String::new(),
+        Action::Cancel if done.messages == 0 => String::new(),
         Action::Cancel => format!(", {messages} will not be sent"),
         Action::Retry { .. } | Action::Resolve { resend: true, .. } => {
             format!(", {messages} will be sent again")

@@ -211,7 +211,9 @@ pub(super) fn account(
 
 fn not_configured(config: &Config, name: &str) -> Failure {
     let near = if config.accounts.is_empty() {
-        format!("; add it under [accounts.{name}] in flowcast.toml, or test the job with --sandbox")
+        format!(
+            "; add it under [accounts.{name}] in flowcast.toml, or test the job with `flowcast run JOB --sandbox`"
+        )
     } else {
         nearest(name, config.accounts.keys().map(String::as_str))
     };

@@ -130,7 +130,8 @@ pub struct Limits {
     /// Maximum rate of messages for each sender number. The default is 80/s.
     #[schemars(example = json!("80/s"))]
     pub messages: Option<Rate>,
-    /// Maximum number of unique recipients of the account in a rolling 24 hours. The default is no limit.
+    /// Maximum number of unique recipients of the account in a rolling period, e.g. 24 hours with `10000/d`. The default is
+    /// no limit.
     #[schemars(example = json!("10000/d"))]
     pub recipients: Option<Rate>,
 }

@@ -117,7 +117,10 @@ fn an_unknown_provider_or_region_names_the_most_similar() {
 #[test]
 fn errors_say_what_to_write_and_quote_no_value() {
     for (text, expected) in [
-        ("[http]\ntokens = [\"secret\"]", "http.tokens.0: must be a table, not a string"),
+        (
+            "[http]\ntokens = [\"secret\"]",
+            "http.tokens.0: must be a table with name, role and token, not a string",
+        ),
         ("[http]\ntokens = [{ name = \"a\" }]", "http.tokens.0: \"role\" is required but missing"),
         (
             "[http]\ntokens = [{ name = \"a\", role = \"viewr\", token = \"secret\" }]",
@@ -127,6 +130,10 @@ fn errors_say_what_to_write_and_quote_no_value() {
         (
             "[accounts.main]\nprovider = \"meta\"\nbase_url = \"ftp://secret@x\"",
             "accounts.main.base_url: must be an http:// or https:// address",
+        ),
+        (
+            "[accounts.main]\nprovider = \"meta\"\nlimits.messages = 80",
+            "accounts.main.limits.messages: must be a limit such as \"80/s\", not a whole number",
         ),
         ("[accounts]\nmain = 12345", "accounts.main: must be a table, not a whole number"),
         ("[audiences]\ncolumns = \"secret\"", "audiences.columns: must be a whole number, not a string"),

@@ -137,5 +137,8 @@ fn refuse_if_cancelled(campaign: &Campaign) -> Result<(), LedgerError> {
 }
 
 fn cannot_run(campaign: &Campaign) -> LedgerError {
+    if campaign.state == CampaignState::Cancelled {
+        return LedgerError::Cancelled(campaign.id.clone());
+    }
     LedgerError::IllegalMove { id: campaign.id.clone(), from: campaign.state, to: CampaignState::Running }
 }

@@ -45,6 +45,11 @@ pub enum LedgerError {
          cancel the fleet's campaign and wait until it is removed"
     )]
     InFleet(String),
+    /// A change of a cancelled campaign.
+    #[error(
+        "campaign {0} is cancelled and sends nothing more; to reach the remaining recipients, submit them with a new id"
+    )]
+    Cancelled(CampaignId),
     /// An illegal transition.
     #[error("campaign {id} is {from} and cannot become {to}")]
     IllegalMove {

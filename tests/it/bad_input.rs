@@ -130,9 +130,9 @@ fn the_error_without_a_configuration_says_what_to_do() {
     let world = World::new(3);
     let ended = world.flowcast(&["run", "job.json"]);
     assert_eq!(ended.status, Some(2));
-    assert!(
-        ended.err.contains("add it under [accounts.main] in flowcast.toml, or test the job with --sandbox")
-    );
+    assert!(ended.err.contains(
+        "add it under [accounts.main] in flowcast.toml, or test the job with `flowcast run JOB --sandbox`"
+    ));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::tools;
 
 const ROWS: usize = 200;
 
-/// Expressions over the columns `a` and `b`, which are numbers, and `day`, which is a date.
-const EXPRESSIONS: [&str; 24] = [
+/// Expressions over the columns `a` and `b`, which are numbers, `day`, which is a date, and `name`, a text.
+const EXPRESSIONS: &[&str] = &[
     "{% if a > 1000 %}y{% else %}n{% endif %}",
     "{% if 1000.5 <= a %}y{% else %}n{% endif %}",
     "{% if a < b %}y{% elif a == b %}same{% else %}n{% endif %}",
@@ -23,20 +23,39 @@ const EXPRESSIONS: [&str; 24] = [
     "{{ 'y' if 2 == b else 'n' }}",
     "{{ 'y' if a in [1, 2, -3] else 'n' }}",
     "{{ 'y' if a not in [1, 2, -3] else 'n' }}",
+    "{{ 'y' if a in [b, 1] or b in (2, 3, a) else 'n' }}",
+    "{{ 'y' if (a) in [10 + 10] or a in range(1, 5) or a in {3: 1} else 'n' }}",
     "{{ 'y' if a - b > 0 else 'n' }}",
     "{{ 'y' if a / 2 > b else 'n' }}",
     "{{ 'y' if a + 1 > b else 'n' }}",
+    "{{ 'y' if a + b > 5 and (a + b) > 3 else 'n' }}",
     "{{ 'y' if -a < b else 'n' }}",
+    "{{ 'y' if a == b - 1 or a == b % 5 or a == (b - 1) else 'n' }}",
+    "{{ 'y' if a - b == 3 or -a == b or a - 1 != b else 'n' }}",
+    "{{ 'y' if 0 < a < 100 < b else 'n' }}",
+    "{{ 'y' if a == b == 1 else 'n' }}",
     "{{ 'y' if a | abs > 10 else 'n' }}",
     "{{ 'y' if a | float + b | float > 20 else 'n' }}",
     "{{ 'y' if (a | float + b | float) > 20 else 'n' }}",
     "{{ 'y' if (a > 3) == (b > 3) else 'n' }}",
+    "{{ 'y' if (a or 0) > 5 or (a if a else 0) < -5 else 'n' }}",
+    "{{ 'y' if (a | default(0)) > 5 else 'n' }}",
+    "{{ 'y' if [a, b] | max > 30 else 'n' }}",
+    "{{ 'y' if [a, b] | sum == 10 else 'n' }}",
+    "{{ 'y' if ([a, b] | sort | first) == a else 'n' }}",
     "{{ 'y' if a is gt(100) else 'n' }}",
     "{{ 'y' if a is eq(1) else 'n' }}",
     "{{ 'y' if a is le(b) else 'n' }}",
+    "{{ 'y' if a is in([1, 2]) else 'n' }}",
     "{{ [a, b] | select('ge', 10) | list | length }}",
-    "{% for x in [a, b] %}{{ '+' if x > 10 else '-' }}{% endfor %}",
+    "{% for x in [a, b] %}{{ '+' if x > 10 else '-' }}{{ 'i' if loop.index == a }}{% endfor %}",
+    "{% for x in [a, b] if x > 10 %}+{% else %}none{% endfor %}",
+    "{{ a | int // 7 }} {{ a | int % 7 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 % -3 }} {{ 2 ** 10 }} {{ 7 / 2 }}",
     "{{ 'y' if day > '2026-06-15' else 'n' }}",
+    "{{ name[:1] }}{{ name[-2:] }}{{ name[::-1] }}{{ name[1:3] }}{{ name[5:0:-2] }}{{ name[:-1] }}{{ name[9:] }}",
+    "{{ name == 'Asha' }} {{ 's' in name }} {{ name > 'B' }} {{ name ~ 1 }} {{ name + '!' }}",
+    "{% raw %}{{ a > 1 }}{% endraw %}{# {{ a > #}{{ '}}' ~ \"{%\" }}{{ {'k': {'j': name}}.k.j }}",
+    "{{ ['x', 'y'] | map('upper') | join('-') }} {{ [3, 1] | sort(reverse=true) | join(',') }} {{ 2.5 | round(method='floor') }}",
     "{%- if a > 7 -%}y{%- endif -%}.",
 ];
 
@@ -50,10 +69,11 @@ fn comparisons_agree_with_jinja2_on_numbers() {
         2 => format!("{}.{:02}", random.random_range(0..2000), random.random_range(0..100)),
         _ => random.random_range(0..60).to_string(),
     };
-    let mut file = String::from("phone,a,b,day\n");
+    let mut file = String::from("phone,a,b,day,name\n");
     for row in 0..ROWS {
         let (a, b, day) = (number(), number(), 1 + row % 30);
-        writeln!(file, "+9198765{row:05},{a},{b},2026-06-{day:02}").unwrap();
+        let name = ["Asha", "Ravi Kumar", "उमा", "O"][row % 4];
+        writeln!(file, "+9198765{row:05},{a},{b},2026-06-{day:02},{name}").unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("people.csv"), &file).unwrap();
@@ -71,7 +91,7 @@ fn comparisons_agree_with_jinja2_on_numbers() {
         template = jinja2.Environment(keep_trailing_newline=True).from_string(sys.argv[1])\n\
         number = lambda text: float(text) if '.' in text else int(text)\n\
         rows = list(csv.DictReader(open('people.csv')))\n\
-        print(json.dumps([template.render(a=number(row['a']), b=number(row['b']), day=row['day']) for row in rows]))";
+        print(json.dumps([template.render(a=number(row['a']), b=number(row['b']), day=row['day'], name=row['name']) for row in rows]))";
     let python = tools::python("jinja2", "jinja2==3.1.6").join("bin/python");
     let expected = tools::run(Command::new(python).args(["-c", script, &body]).current_dir(folder.path()));
     let expected: Vec<String> = serde_json::from_str(&expected).unwrap();

@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::{fs::File, path::Path, rc::Rc};
 
 use memchr::memmem;
-use zip::{ZipArchive, read::ZipFile};
+use zip::{ZipArchive, read::ZipFile, result::ZipError};
 
 use super::xml::{Budget, Piece, Xml};
 
@@ -49,7 +49,13 @@ impl Package {
             return Err(too_many());
         }
         file.rewind().map_err(|error| error.to_string())?;
-        let parts = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
+        let parts = ZipArchive::new(BufReader::new(file)).map_err(|error| match error {
+            ZipError::InvalidArchive(_) => {
+                "it is not an .xlsx file, or is damaged; save it again as .xlsx, or name a CSV file .csv"
+                    .to_owned()
+            }
+            error => error.to_string(),
+        })?;
         if parts.len() > PARTS {
             return Err(too_many());
         }

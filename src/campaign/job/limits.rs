@@ -5,7 +5,8 @@
 use std::{borrow::Cow, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::campaign::rules::{Rule, Spelled, object, optional, parses};
 
@@ -39,8 +40,8 @@ pub(super) const LIMITS: Rule = Rule::Object(object(&[optional(
 /// assert_eq!("80/s,burst=100".parse::<Rate>()?.burst().get(), 100);
 /// # Ok::<(), flowcast::campaign::job::InvalidRate>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct Rate {
     count: NonZeroU32,
     per: Per,
@@ -166,11 +167,23 @@ impl FromStr for Rate {
     }
 }
 
-impl TryFrom<String> for Rate {
-    type Error = InvalidRate;
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RateVisitor;
 
-    fn try_from(text: String) -> Result<Self, InvalidRate> {
-        text.parse()
+        impl Visitor<'_> for RateVisitor {
+            type Value = Rate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a limit such as \"80/s\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Rate, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(RateVisitor)
     }
 }
 

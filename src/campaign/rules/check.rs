@@ -106,6 +106,9 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
         }
         (Rule::Either(first, _), value) if fits(first, value) => walk(first, value, pointer, findings),
         (Rule::Either(_, second), value) if fits(second, value) => walk(second, value, pointer, findings),
+        (Rule::Parsed { about, .. }, _) => {
+            findings.problem(pointer, format!("must be a text, not {}: {about}", kind(value)));
+        }
         _ => findings.problem(pointer, format!("must be {}, not {}", kind_of_rule(rule), kind(value))),
     }
 }

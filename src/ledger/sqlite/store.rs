@@ -58,6 +58,9 @@ pub(super) struct SqliteStore {
 /// A write: done in the transaction, answered when the transaction is on disk.
 type Work = Box<dyn FnOnce(&Transaction<'_>) -> CompletedWrite + Send>;
 
+/// What is wrong with another file.
+const FOREIGN: &str = "not a flowcast store; use another file";
+
 struct CompletedWrite {
     /// Whether the store itself failed: then the transaction must be rolled back.
     broken: bool,
@@ -76,7 +79,10 @@ impl SqliteStore {
         } else if !path.is_file() {
             return Err(LedgerError::NoStore(path.display().to_string()));
         }
-        let mut connection = connect(path).map_err(|error| broken(&error))?;
+        let mut connection = connect(path).map_err(|error| match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => broken(&FOREIGN),
+            _ => broken(&error),
+        })?;
         // Nothing is written to a file that is not a store.
         match kind(&connection).map_err(|error| broken(&error))? {
             Kind::Store(VERSION) => {}
@@ -98,7 +104,7 @@ impl SqliteStore {
                 create(&mut connection).map_err(|error| broken(&error))?;
             }
             Kind::Empty => return Err(broken(&"no campaigns yet")),
-            Kind::Foreign => return Err(broken(&"not a flowcast store; use another file")),
+            Kind::Foreign => return Err(broken(&FOREIGN)),
             Kind::Store(other) => {
                 return Err(broken(&format!(
                     "its layout is {other}, but this flowcast reads layout {VERSION}; use the flowcast that wrote it, or \
