@@ -181,7 +181,7 @@ pub(super) fn add(value: &Value, other: &Value) -> Result<Value, Error> {
     }
 }
 
-/// Returns whether a text is a number that nobody would write as an amount.
+/// Returns whether a text is a number that is written as a code and not as an amount.
 fn is_code(text: &str) -> bool {
     let digits = text.trim();
     digits.starts_with('+')
