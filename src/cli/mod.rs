@@ -50,7 +50,7 @@ use crate::queue::QueueError;
 )]
 #[command(after_help = "Exit status:
   0  done
-  1  an external system failed
+  1  an external system failed; for doctor, a check failed
   2  invalid usage, job or configuration, or unknown campaign
   3  the campaign ended or stopped with messages rejected, in doubt or pending
 

@@ -40,7 +40,7 @@ pub(super) struct Faults {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
     /// Provider's code, and the share of requests or messages that get it, e.g. E110=5% or 131026=0.1; entry:503=1%
-    /// fails single messages of Exotel requests; repeatable
+    /// fails single messages of Exotel requests; codes of other providers have no effect; repeatable
     #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
     fault: Vec<(String, f64)>,
     /// Rate limit of requests, e.g. 200/min; above it requests get 429

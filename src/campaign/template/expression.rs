@@ -13,6 +13,7 @@ use super::bounds::{TOO_LONG, VALUE, begin, bound};
 use super::operations::add_operators;
 use super::placeholder::{Placeholder, simple};
 use super::rewrite::{self, Rewritten, rewrite};
+use super::tokens::{self, Delimiter};
 use super::value_error::describe;
 use super::{Cause, json_text::write_text, source::Source};
 use crate::campaign::{batch::Recipient, columns::Columns};
@@ -148,10 +149,9 @@ impl<'a> Compiler<'a> {
 
     /// Returns the error for common mistakes in placeholders: `{{ First Name }}`, `{{1}}`.
     fn not_a_name(&self, text: &str) -> Option<String> {
-        let mut rest = text;
-        while let Some((_, after)) = rest.split_once("{{") {
-            let (inner, after) = after.split_once("}}")?;
-            rest = after;
+        let values =
+            tokens::expressions(text).filter(|found| found.is_closed && found.delimiter == Delimiter::Value);
+        for tokens::Expression { inner, .. } in values {
             let inner = inner.trim();
             if !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Some(format!(

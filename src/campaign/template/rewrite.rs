@@ -17,6 +17,11 @@ use super::syntax;
 /// Maximum number of tokens of a template: parser, compiler and this module recurse over them.
 const TOKENS: usize = 1000;
 
+/// Maximum size of a rewritten template, in bytes: a chain of comparisons repeats its operands.
+const RESULT: usize = 64 * 1024;
+/// The error of a larger one.
+const TOO_LARGE: &str = "has too many comparisons in its placeholders";
+
 /// A rewritten template.
 pub(super) struct Rewritten {
     pub(super) source: String,
@@ -55,6 +60,9 @@ pub(super) fn rewrite(text: &str, template: usize) -> Result<Rewritten, String> 
     let mut writer = Writer { template, ..Writer::default() };
     writer.statement(&parsed)?;
     let Writer { out, names, constants, uses, .. } = writer;
+    if out.len() > RESULT {
+        return Err(TOO_LARGE.into());
+    }
     let is_alone = matches!(&parsed, Stmt::Template(all) if matches!(&all.children[..], [Stmt::EmitExpr(_)]));
     let inner = out.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     let alone = inner.filter(|_| is_alone).map(str::to_owned);

@@ -36,6 +36,8 @@ pub(super) struct Expression<'t> {
     pub(super) delimiter: Delimiter,
     /// Whether it ends before the template does.
     pub(super) is_closed: bool,
+    /// The text between its delimiters.
+    pub(super) inner: &'t str,
     pub(super) tokens: Vec<Token<'t>>,
     /// The places of the tokens in the template.
     pub(super) places: Vec<Range<usize>>,
@@ -46,8 +48,7 @@ pub(super) fn expressions(template: &str) -> impl Iterator<Item = Expression<'_>
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
-            let rest = template.get(at..)?;
-            let start = at + ["{{", "{%", "{#"].iter().filter_map(|start| rest.find(start)).min()?;
+            let start = next_start(template, at)?;
             if template[start..].starts_with("{#") {
                 at = template[start..].find("#}").map_or(template.len(), |end| start + end + 2);
                 continue;
@@ -57,6 +58,17 @@ pub(super) fn expressions(template: &str) -> impl Iterator<Item = Expression<'_>
             return Some(expression);
         }
     })
+}
+
+/// Returns where the next placeholder, statement or comment starts.
+fn next_start(template: &str, mut at: usize) -> Option<usize> {
+    loop {
+        let start = at + template.get(at..)?.find('{')?;
+        if matches!(template.as_bytes().get(start + 1), Some(b'{' | b'%' | b'#')) {
+            return Some(start);
+        }
+        at = start + 1;
+    }
 }
 
 /// Returns where the text that starts at an offset, which is sent as written, ends.
@@ -74,7 +86,8 @@ fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
     let (mut tokens, mut places) = (Vec::new(), Vec::new());
     let delimiter = if template[start..].starts_with("{{") { Delimiter::Value } else { Delimiter::Statement };
     let mut is_closed = false;
-    let mut rest = &template[start + 2..];
+    let whole = &template[start + 2..];
+    let mut rest = whole;
     // Directly beside a delimiter, `-` and `+` control white space.
     rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     while let Some(first) = rest.chars().next() {
@@ -82,7 +95,6 @@ fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
             rest = &rest[1..];
         }
         if rest.starts_with("}}") || rest.starts_with("%}") {
-            rest = &rest[2..];
             is_closed = true;
             break;
         }
@@ -118,7 +130,9 @@ fn read(template: &str, start: usize) -> (Expression<'_>, usize) {
         places.resize(tokens.len(), start..start + length);
         rest = &rest[length..];
     }
-    (Expression { delimiter, is_closed, tokens, places }, template.len() - rest.len())
+    let inner = &whole[..whole.len() - rest.len()];
+    let end = template.len() - rest.len() + if is_closed { 2 } else { 0 };
+    (Expression { delimiter, is_closed, inner, tokens, places }, end)
 }
 
 /// Returns the length of a quoted text, including its quotes.

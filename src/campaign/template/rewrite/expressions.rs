@@ -7,12 +7,10 @@ use minijinja::machinery::ast::{
     Slice, Test, UnaryOp, UnaryOpKind,
 };
 
-use super::{Writer, column, local};
+use super::{RESULT, TOO_LARGE, Writer, column, local};
 use crate::campaign::problem::nearest;
 use crate::campaign::template::syntax::{self, FILTERS, TESTS};
 
-/// Maximum size of an expression, in bytes: a chain of comparisons repeats its operands.
-const RESULT: usize = 256 * 1024;
 /// Maximum depth of an expression.
 const DEPTH: usize = 100;
 /// Functions of a template.
@@ -57,7 +55,7 @@ impl<'t> Writer<'t> {
         }?;
         self.depth -= 1;
         if written.len() > RESULT {
-            return Err("has too many comparisons in one placeholder".into());
+            return Err(TOO_LARGE.into());
         }
         Ok(written)
     }
