@@ -46,10 +46,7 @@ pub enum AudienceError {
         line: u64,
     },
     /// Bytes that do not occur in ordinary text, so the file was read in the wrong encoding.
-    #[error(
-        "{name}: line {line} contains {what}, so the file has another encoding; save it as \"CSV UTF-8\", or set its \
-         \"encoding\", e.g. macintosh, ibm850 or windows-1251"
-    )]
+    #[error("{name}: line {line} contains {what}")]
     Strange {
         /// The file.
         name: String,
@@ -223,10 +220,18 @@ pub enum Strange {
 impl std::fmt::Display for Strange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Nul => "a NUL byte",
-            Self::Control => "a control character",
-            Self::Return => "a carriage return without a line feed",
-            Self::Undefined => "bytes that the encoding it was read in does not define",
+            Self::Nul => "a NUL byte; save the file as \"CSV UTF-8\"",
+            Self::Return => {
+                "a carriage return without a line feed; save the file as \"CSV UTF-8\", with the line ends of Windows or Unix"
+            }
+            Self::Control => {
+                "a control character, so the file has another encoding; save it as \"CSV UTF-8\", or set its \"encoding\", e.g. \
+                 macintosh, ibm850 or windows-1251"
+            }
+            Self::Undefined => {
+                "bytes that the encoding it was read in does not define, so the file has another encoding; save it as \"CSV \
+                 UTF-8\", or set its \"encoding\", e.g. macintosh, ibm850 or windows-1251"
+            }
         })
     }
 }

@@ -23,7 +23,9 @@ pub enum NoColumn {
         near: String,
     },
     /// Several columns differ only in case or spaces.
-    #[error("{0:?} could mean more than one column of the audience; write it exactly as in the header")]
+    #[error(
+        "{0:?} could mean more than one column of the audience; write it exactly as in the header, or rename one of them"
+    )]
     Ambiguous(String),
 }
 

@@ -47,7 +47,7 @@ enum SuppressCommand {
         #[arg(long, value_name = "COLUMN")]
         phone: Option<String>,
         /// Region of numbers without a country code, e.g. IN
-        #[arg(long, value_name = "REGION")]
+        #[arg(long, value_name = "REGION", value_parser = region)]
         default_region: Option<String>,
     },
 }
@@ -84,6 +84,16 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
     } else {
         format!("{} {word}\n", thousands(done))
     })
+}
+
+/// Parses a region.
+fn region(text: &str) -> Result<String, &'static str> {
+    let region = text.to_uppercase();
+    if PhoneParser::knows_region(&region) {
+        Ok(region)
+    } else {
+        Err("write the two letters of a country, e.g. IN")
+    }
 }
 
 /// Parses a number, which has no default region.

@@ -96,7 +96,7 @@ fn detail(control: &Control, messages: u64) -> String {
             format!("resent {messages} in doubt{}", aged(older_than))
         }
         Action::Resolve { resend: false, older_than } => {
-            format!("marked {messages} as failed that were in doubt{}", aged(older_than))
+            format!("marked as failed: {messages} in doubt{}", aged(older_than))
         }
     }
 }
@@ -137,8 +137,9 @@ fn refuse_if_cancelled(campaign: &Campaign) -> Result<(), LedgerError> {
 }
 
 fn cannot_run(campaign: &Campaign) -> LedgerError {
-    if campaign.state == CampaignState::Cancelled {
-        return LedgerError::Cancelled(campaign.id.clone());
+    let (id, state) = (campaign.id.clone(), campaign.state);
+    match state {
+        CampaignState::Cancelled | CampaignState::Completed => LedgerError::Ended { id, state },
+        from => LedgerError::IllegalMove { id, from, to: CampaignState::Running },
     }
-    LedgerError::IllegalMove { id: campaign.id.clone(), from: campaign.state, to: CampaignState::Running }
 }

@@ -124,7 +124,7 @@ impl From<LedgerError> for Problem {
             | LedgerError::NotARehearsal(_)
             | LedgerError::InStore { .. }
             | LedgerError::InFleet(_)
-            | LedgerError::Cancelled(_)
+            | LedgerError::Ended { .. }
             | LedgerError::IllegalMove { .. }
             | LedgerError::OtherPlan(..)
             | LedgerError::StalePlan(_) => StatusCode::CONFLICT,

@@ -45,11 +45,16 @@ pub enum LedgerError {
          cancel the fleet's campaign and wait until it is removed"
     )]
     InFleet(String),
-    /// A change of a cancelled campaign.
+    /// The campaign cannot send again.
     #[error(
-        "campaign {0} is cancelled and sends nothing more; to reach the remaining recipients, submit them with a new id"
+        "campaign {id} is {state} and sends nothing more; to reach more recipients, submit them with a new id"
     )]
-    Cancelled(CampaignId),
+    Ended {
+        /// The campaign.
+        id: CampaignId,
+        /// Its state.
+        state: CampaignState,
+    },
     /// An illegal transition.
     #[error("campaign {id} is {from} and cannot become {to}")]
     IllegalMove {

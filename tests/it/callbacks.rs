@@ -773,10 +773,10 @@ async fn doubts_show_their_age_and_an_operators_decision_is_logged() {
     assert_eq!(world.status("c1")["counts"]["in_doubt"], 3);
     world.flowcast(&["resolve", "c1", "--abandon"]);
     let text = world.flowcast(&["status", "c1"]).out;
-    assert!(text.contains("marked 0 messages as failed that were in doubt for 2h or more"), "{text}");
-    assert!(text.contains("marked 3 messages as failed that were in doubt"), "{text}");
+    assert!(text.contains("marked as failed: 0 messages in doubt for 2h or more"), "{text}");
+    assert!(text.contains("marked as failed: 3 messages in doubt"), "{text}");
     // The line has the operator and the time.
-    let line = text.lines().find(|line| line.contains("marked 3")).unwrap();
+    let line = text.lines().find(|line| line.contains("as failed: 3")).unwrap();
     assert!(line.contains('@') && line.trim_start().starts_with("20"), "{line}");
 }
 

@@ -21,7 +21,7 @@ pub enum PhoneError {
     #[error("the phone number contains invalid characters; write its digits, e.g. +919876543210")]
     Characters,
     /// No `+`, and no default region.
-    #[error("the number has no country code; write it with + and the country code, or set default_region")]
+    #[error("the number has no country code; write it with + and the country code, or set a default region")]
     NoRegion,
     /// Not valid in its country's numbering plan.
     #[error("the number does not exist in its country's numbering plan; check its digits")]

@@ -81,7 +81,10 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     bound_filter(jinja, "__slice", Value::from_function(slice));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
-        let range = range.call(state, &args)?;
+        let range = range.call(state, &args).map_err(|error| match error.kind() {
+            ErrorKind::InvalidOperation => ValueError::Range.into_error(),
+            _ => error,
+        })?;
         spend(weight(&range)?)?;
         Ok::<_, Error>(range)
     });

@@ -150,7 +150,7 @@ fn contained(value: &Value, container: &Value) -> Result<bool, Error> {
         return Ok(text.contains(&part));
     }
     let mut error = None;
-    for item in container.try_iter()? {
+    for item in container.try_iter().map_err(|_| ValueError::NoList.into_error())? {
         match equal(value, &item) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
@@ -160,16 +160,17 @@ fn contained(value: &Value, container: &Value) -> Result<bool, Error> {
     error.map_or(Ok(false), Err)
 }
 
-/// Adds numbers, or joins texts. Two texts that both spell numbers are added, unless one is written as a code (`0012`).
+/// Adds numbers, or joins two texts that spell none. A code such as `0012` is no number here, and joins nothing.
 pub(super) fn add(value: &Value, other: &Value) -> Result<Value, Error> {
     use Operand::{Spelled, Text};
     let (left, right) = (Operand::of(value)?, Operand::of(other)?);
     match (&left, &right) {
+        (Text(text), Text(other)) => Ok(Value::from(format!("{text}{other}"))),
         (Spelled(_, text), Spelled(_, other)) if is_code(text) || is_code(other) => {
             Err(ValueError::Sum.into_error())
         }
-        (Text(text), Text(other) | Spelled(_, other)) | (Spelled(_, text), Text(other)) => {
-            Ok(Value::from(format!("{text}{other}")))
+        (Text(_), Spelled(..) | Operand::Number(_)) | (Spelled(..) | Operand::Number(_), Text(_)) => {
+            Err(ValueError::Sum.into_error())
         }
         _ => {
             let sum = match (number(value)?, number(other)?) {

@@ -221,7 +221,14 @@ fn keyword(statement: &Stmt<'_>) -> &'static str {
         Stmt::AutoEscape(_) => "autoescape",
         Stmt::FilterBlock(_) => "filter",
         Stmt::Do(_) => "do",
-        _ => "block",
+        Stmt::Block(_) => "block",
+        Stmt::Import(_) => "import",
+        Stmt::FromImport(_) => "from",
+        Stmt::Extends(_) => "extends",
+        Stmt::Include(_) => "include",
+        Stmt::Macro(_) => "macro",
+        Stmt::CallBlock(_) => "call",
+        _ => "statement",
     }
 }
 

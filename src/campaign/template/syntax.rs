@@ -112,6 +112,9 @@ pub(super) fn check(template: &str) -> Result<(), String> {
     }
 }
 
+/// The characters of operators, and of their keywords.
+const KNOWN: &str = "+-*/%<>=!~,:abcdefghijklmnopqrstuvwxyz";
+
 /// Checks that an expression ends with the delimiter of its kind.
 fn closing(expression: &Expression<'_>, template: &str) -> Result<(), String> {
     let (start, end) = match expression.delimiter {
@@ -129,6 +132,9 @@ fn closing(expression: &Expression<'_>, template: &str) -> Result<(), String> {
                 ));
             }
             Token::Close => depth -= 1,
+            Token::Operator(sign) if !sign.contains(|c: char| KNOWN.contains(c)) => {
+                return Err(format!("has an unexpected {sign:?} after \"{start}\""));
+            }
             _ => {}
         }
     }
@@ -217,6 +223,7 @@ mod tests {
             ("{% else %}", "has {% else %} without {% if %}"),
             ("{% if %}x{% endif %}", "has {% if %} without a condition, e.g. {% if amount > 1000 %}"),
             ("{% if a = 1 %}x{% endif %}", r#"compares with "=" in {% if %}; write "==""#),
+            ("{{ name ? 1 : 2 }}", r#"has an unexpected "?" after "{{""#),
             ("{{ }}", "has an empty placeholder {{ }}; write a column's name in it"),
         ] {
             assert_eq!(check(template), Err(expected.into()), "{template}");

@@ -9,18 +9,25 @@ use minijinja::{Error, ErrorKind};
 pub(super) enum ValueError {
     #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
     NoTruth,
-    #[error("a value in a calculation or comparison with a number is not a number such as 1499.50")]
+    #[error(
+        "a value that is used as a number, in a calculation or a comparison, is not written as one, e.g. 1499.50; | replace removes \
+         separators"
+    )]
     NoNumber,
     #[error(
-        "\"+\" between two texts that spell numbers is ambiguous; write | float after both to add them, or ~ to join them"
+        "\"+\" adds numbers such as 1499.50, and one of its values is written differently; to join values, write ~"
     )]
     Sum,
     #[error("the filter {0} cannot use a value; write | {0}(0) to use 0 for a value that is not a number")]
     NumberFilter(&'static str),
     #[error("the result of a calculation is too large")]
     OutOfRange,
-    #[error("a divisor or a step is 0")]
+    #[error("a divisor or a step is 0; check it before with {{% if %}}")]
     ZeroDivision,
+    #[error("\"in\" needs a list or a text on its right")]
+    NoList,
+    #[error("range has more than 10,000 steps")]
+    Range,
     #[error("the filter {0} cannot use a value")]
     Filter(&'static str),
     #[error("the filter {0} has too few or too many arguments")]

@@ -194,9 +194,16 @@ impl<'t> Writer<'t> {
             first = &inner.left;
         }
         let mut written = self.expression(first)?;
+        // `+` after a literal text joins, also the values behind it.
+        let mut joins = is_literal_text(first);
         for operation in chain.into_iter().rev() {
             let right = self.expression(&operation.right)?;
-            let _ = write!(written, "|{}({right})", calculation(operation.op).unwrap_or_default());
+            joins |= is_literal_text(&operation.right);
+            let filter = match operation.op {
+                BinOpKind::Add if joins => "__concat",
+                operator => calculation(operator).unwrap_or_default(),
+            };
+            let _ = write!(written, "|{filter}({right})");
         }
         Ok(written)
     }
@@ -247,11 +254,9 @@ impl<'t> Writer<'t> {
             CompareOpKind::In => "__in",
             CompareOpKind::NotIn => "__not_in",
         };
-        let is_text =
-            |side: &Expr<'t>| matches!(side, Expr::Const(literal) if literal.value.as_str().is_some());
         let (left, right, text) = match operator {
-            CompareOpKind::Eq | CompareOpKind::Ne if is_text(right) => (left, right, "_text"),
-            CompareOpKind::Eq | CompareOpKind::Ne if is_text(left) => (right, left, "_text"),
+            CompareOpKind::Eq | CompareOpKind::Ne if is_literal_text(right) => (left, right, "_text"),
+            CompareOpKind::Eq | CompareOpKind::Ne if is_literal_text(left) => (right, left, "_text"),
             _ => (left, right, ""),
         };
         Ok(format!("{}|{filter}{text}({})", self.expression(left)?, self.expression(right)?))
@@ -279,6 +284,10 @@ impl<'t> Writer<'t> {
         }
         Ok(written)
     }
+}
+
+fn is_literal_text(expression: &Expr<'_>) -> bool {
+    matches!(expression, Expr::Const(literal) if literal.value.as_str().is_some())
 }
 
 /// Returns the filter that replaces an operator of a calculation.
