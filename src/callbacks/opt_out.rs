@@ -3,7 +3,7 @@
 use super::{CallbackError, Reports};
 use crate::campaign::{MessageRef, Phone, Subject};
 use crate::dispatch::Events;
-use crate::ledger::{Ledger, LedgerError, OptOutSource, ReportEffect, Suppress};
+use crate::ledger::{Ledger, LedgerError, OptOut, OptOutSource, ReportEffect, Suppress};
 
 impl<L: Ledger> Reports<L> {
     /// Returns the numbers that a stop word suppresses: the recipient's, and the sender's if it differs.
@@ -38,7 +38,8 @@ impl<L: Ledger> Reports<L> {
         if people.is_empty() {
             return Ok(());
         }
-        if self.ledger.suppress(people.clone(), Suppress::Add, Some(OptOutSource::Reply)).await? > 0 {
+        let added = OptOut { at: self.ledger.now(), source: OptOutSource::Reply };
+        if self.ledger.suppress(people.clone(), Suppress::Add, Some(added)).await? > 0 {
             tracing::info!(account, "recipient opted out with a stop word; number suppressed");
             metrics::counter!("flowcast_suppressed_total").increment(1);
         }

@@ -9,7 +9,9 @@ use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::audience::{self, AudienceError, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneError, PhoneParser, counted, thousands};
 use crate::config::Config;
-use crate::ledger::{Access, Audit, AuditEntry, OptOutSource, Suppress as Change, Suppressed, Suppression};
+use crate::ledger::{
+    Access, Audit, AuditEntry, Clock as _, OptOut, OptOutSource, Suppress as Change, Suppressed, Suppression,
+};
 
 /// Maximum number of unreadable rows that are named.
 const ROWS_NAMED: usize = 20;
@@ -77,8 +79,11 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
             return print(&text);
         }
     };
-    let done = ledger.suppress(numbers, how, Some(OptOutSource::Operator(operator()))).await?;
-    ledger.log(AuditEntry::new(&operator(), "suppress", None, &how.summary(done))).await?;
+    let at = ledger.time();
+    let added = OptOut { at: at.as_millisecond(), source: OptOutSource::Operator(operator()) };
+    let done = ledger.suppress(numbers, how, Some(added)).await?;
+    let entry = AuditEntry { at, ..AuditEntry::new(&operator(), "suppress", None, &how.summary(done)) };
+    ledger.log(entry).await?;
     print(&if json {
         format!("{}\n", json!({ word: done }))
     } else {

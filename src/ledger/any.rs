@@ -9,9 +9,9 @@ use std::{ops::Range, time::Duration};
 use super::{
     Audit, AuditEntry, AuditPage, BatchUpdate, Batches, Breaker, Breakers, Campaign, CampaignChanges,
     CampaignDrafts, Campaigns, CasOutcome, Checkpoint, Clock, Lease, Ledger, LedgerError, ListEntry,
-    LostWrites, NewCampaign, Notices, OpenBreaker, OptOut, OptOutSource, OutcomeTexts, Plan, PlannedBatch,
-    PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow,
-    Sqlite, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression, SuppressionUpdate,
+    LostWrites, NewCampaign, Notices, OpenBreaker, OptOut, OutcomeTexts, Plan, PlannedBatch, PlannedSoFar,
+    Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, Sqlite,
+    StoredBatch, StoredJob, StoredNotice, Suppress, Suppression, SuppressionUpdate,
 };
 use crate::campaign::notice::{Notice, NoticeSubject};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
@@ -131,7 +131,7 @@ impl Suppression for AnyLedger {
             &self,
             numbers: Vec<Phone>,
             how: Suppress,
-            source: Option<OptOutSource>
+            added: Option<OptOut>
         ) -> Result<u64, LedgerError>;
         async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError>;
         async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError>;

@@ -130,13 +130,8 @@ pub(super) const MAX_CHANGES: usize = 10_000;
 pub trait Suppression: Clock {
     /// Changes the list. Returns the number of numbers that changed.
     ///
-    /// With `source` it stores who added the numbers.
-    fn suppress(
-        &self,
-        numbers: Vec<Phone>,
-        how: Suppress,
-        source: Option<OptOutSource>,
-    ) -> impl LedgerFuture<u64>;
+    /// With `added` it stores when they were added, and by whom.
+    fn suppress(&self, numbers: Vec<Phone>, how: Suppress, added: Option<OptOut>) -> impl LedgerFuture<u64>;
 
     /// Returns when numbers were added to the list and by whom, as far as that is known.
     fn opt_outs(&self, numbers: &[Phone]) -> impl LedgerFuture<Vec<Option<OptOut>>>;

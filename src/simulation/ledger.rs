@@ -15,9 +15,9 @@ use crate::ledger::claims;
 use crate::ledger::{
     Audit, AuditEntry, AuditPage, BatchUpdate, Batches, Breaker, Breakers, Campaign, CampaignChanges,
     CampaignDrafts, Campaigns, CasOutcome, Checkpoint, Clock, Lease, Ledger, LedgerError, ListEntry, Memory,
-    NewCampaign, Notices, OpenBreaker, OptOut, OptOutSource, OutcomeTexts, Plan, PlannedBatch, PlannedSoFar,
-    Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, StoredBatch, StoredJob,
-    StoredNotice, Suppress, Suppression, SuppressionUpdate,
+    NewCampaign, Notices, OpenBreaker, OptOut, OutcomeTexts, Plan, PlannedBatch, PlannedSoFar, Plans, Point,
+    ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, StoredBatch, StoredJob, StoredNotice,
+    Suppress, Suppression, SuppressionUpdate,
 };
 
 /// A ledger behind a network.
@@ -273,9 +273,9 @@ impl Suppression for Remote {
         &self,
         numbers: Vec<Phone>,
         how: Suppress,
-        source: Option<OptOutSource>,
+        added: Option<OptOut>,
     ) -> Result<u64, LedgerError> {
-        ask!(self, ledger => ledger.suppress(numbers.clone(), how, source.clone()))
+        ask!(self, ledger => ledger.suppress(numbers.clone(), how, added.clone()))
     }
 
     async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {

@@ -10,7 +10,7 @@ use super::Api;
 use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::{Phone, PhoneParser, problem::Problem as JobProblem};
-use crate::ledger::{Audit, AuditEntry, OptOutSource, Suppress, Suppression};
+use crate::ledger::{Audit, AuditEntry, Clock as _, OptOut, OptOutSource, Suppress, Suppression};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -134,8 +134,12 @@ pub(in crate::http) async fn change(
             Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
             Suppress::Add => numbers,
         };
-        let changed = ledger.suppress(numbers, how, Some(OptOutSource::Operator(who.to_string()))).await?;
-        ledger.log(AuditEntry::new(&who, "suppress", None, &how.summary(changed))).await?;
+        // The number and the entry have the same time, by which the history finds the numbers of an entry.
+        let at = ledger.time();
+        let added = OptOut { at: at.as_millisecond(), source: OptOutSource::Operator(who.to_string()) };
+        let changed = ledger.suppress(numbers, how, Some(added)).await?;
+        let entry = AuditEntry { at, ..AuditEntry::new(&who, "suppress", None, &how.summary(changed)) };
+        ledger.log(entry).await?;
         Ok(changed)
     });
     changing.await

@@ -3,18 +3,15 @@
 use super::Memory;
 use crate::campaign::Phone;
 use crate::ledger::suppression::MAX_CHANGES;
-use crate::ledger::{
-    Clock, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
-};
+use crate::ledger::{LedgerError, OptOut, Suppress, Suppressed, Suppression, SuppressionUpdate};
 
 impl Suppression for Memory {
     async fn suppress(
         &self,
         numbers: Vec<Phone>,
         how: Suppress,
-        source: Option<OptOutSource>,
+        added: Option<OptOut>,
     ) -> Result<u64, LedgerError> {
-        let added = source.map(|source| OptOut { at: self.now(), source });
         let mut state = self.state.lock();
         let before = state.changes.len();
         for phone in numbers {

@@ -7,9 +7,7 @@ use roaring::RoaringTreemap;
 use super::Redis;
 use crate::campaign::Phone;
 use crate::ledger::suppression::MAX_CHANGES;
-use crate::ledger::{
-    Clock as _, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
-};
+use crate::ledger::{LedgerError, OptOut, Suppress, Suppressed, Suppression, SuppressionUpdate};
 use crate::redis_client::Script;
 
 /// Key of the numbers. It is the hash tag of the keys below, so that a script finds all of them on one node.
@@ -30,10 +28,10 @@ impl Suppression for Redis {
         &self,
         numbers: Vec<Phone>,
         how: Suppress,
-        source: Option<OptOutSource>,
+        added: Option<OptOut>,
     ) -> Result<u64, LedgerError> {
         let keys = [NUMBERS, VERSION, CHANGES, ADDED].map(str::to_owned);
-        let added = source.map(|source| OptOut { at: self.now(), source }.text()).unwrap_or_default();
+        let added = added.map(|added| added.text()).unwrap_or_default();
         let (command, sign) = match how {
             Suppress::Add => ("SADD", "+"),
             Suppress::Remove => ("SREM", "-"),

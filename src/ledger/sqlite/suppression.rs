@@ -5,18 +5,16 @@ use rusqlite::{Connection, Row, Transaction, params};
 use super::{Sqlite, each_row, execute, first_row, signed, unsigned};
 use crate::campaign::Phone;
 use crate::ledger::suppression::MAX_CHANGES;
-use crate::ledger::{
-    Clock as _, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
-};
+use crate::ledger::{LedgerError, OptOut, Suppress, Suppressed, Suppression, SuppressionUpdate};
 
 impl Suppression for Sqlite {
     async fn suppress(
         &self,
         numbers: Vec<Phone>,
         how: Suppress,
-        source: Option<OptOutSource>,
+        added: Option<OptOut>,
     ) -> Result<u64, LedgerError> {
-        let added = source.map(|source| OptOut { at: self.now(), source }.text());
+        let added = added.map(|added| added.text());
         let write = move |transaction: &Transaction<'_>| {
             let mut changed = 0;
             for phone in &numbers {

@@ -10,7 +10,7 @@ use crate::ledger::{AuditEntry, OptOut, OptOutSource, Suppression, SuppressionUp
 
 /// Number of recent changes that are searched for the numbers of the history.
 const CHANGES: u64 = 200;
-/// Maximum time between a change and its audit entry, in milliseconds: the entry is written right after the change.
+/// Maximum time between a change and its audit entry of an earlier version, in milliseconds.
 const APART: u64 = 10_000;
 
 /// Recent changes of the list.
@@ -56,14 +56,46 @@ impl History {
         let mut numbers: HashMap<usize, Vec<Phone>> = HashMap::new();
         for (phone, record) in &self.added {
             let OptOutSource::Operator(who) = &record.source else { continue };
-            // An entry is written after its change, but clocks may differ.
+            // Both have the same time. Earlier versions wrote the entry after the change, with another clock.
             let apart = |act: &AuditEntry| act.at.as_millisecond().abs_diff(record.at);
-            let order = |act: &AuditEntry| (act.at.as_millisecond() < record.at, apart(act));
+            let order = |act: &AuditEntry| (apart(act) > 0, act.at.as_millisecond() < record.at, apart(act));
             let own = acts.iter().enumerate().filter(|(_, act)| act.who == *who && apart(act) <= APART);
             if let Some((nth, _)) = own.min_by_key(|(_, act)| order(act)) {
                 numbers.entry(nth).or_default().push(*phone);
             }
         }
         numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn numbers_belong_to_the_entry_with_their_time() {
+        let act = |at: i64| {
+            let at = Timestamp::from_millisecond(at).unwrap();
+            AuditEntry { at, ..AuditEntry::new("asha", "suppress", None, "added 1 number") }
+        };
+        let phone = |number: &str| -> Phone { number.parse().unwrap() };
+        let listed = |number: &str, at: i64, who: &str| {
+            (phone(number), OptOut { at, source: OptOutSource::Operator(who.into()) })
+        };
+        let added = vec![
+            listed("+919876500001", 50_000, "asha"),
+            listed("+919876500002", 50_003, "asha"),
+            // An earlier version wrote the entry later.
+            listed("+919876500003", 39_990, "asha"),
+            listed("+919876500004", 50_000, "ravi"),
+        ];
+        let history = History { added, removed: Vec::new() };
+        let acts = [act(50_003), act(50_000), act(40_000)];
+        let found = history.added_by(&acts.iter().collect::<Vec<_>>());
+        assert_eq!(found[&0], [phone("+919876500002")]);
+        assert_eq!(found[&1], [phone("+919876500001")]);
+        assert_eq!(found[&2], [phone("+919876500003")]);
     }
 }
