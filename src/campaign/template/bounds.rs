@@ -49,11 +49,11 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     }
     filters! {
         "abs" = abs, "count" = length, "d" = default,
-        "default" = default, "dictsort" = dictsort, "e" = escape, "escape" = escape, "first" = first,
+        "default" = default, "e" = escape, "escape" = escape, "first" = first,
         "float" = float, "int" = int, "items" = items, "join" = join, "last" = last, "length" = length,
         "lines" = lines, "list" = list, "lower" = lower, "map" = map,
         "reject" = reject, "rejectattr" = rejectattr, "replace" = replace, "reverse" = reverse,
-        "round" = round, "safe" = safe, "select" = select, "selectattr" = selectattr, "sort" = sort,
+        "round" = round, "safe" = safe, "select" = select, "selectattr" = selectattr,
         "split" = split, "string" = string, "tojson" = tojson,
         "trim" = trim, "unique" = unique, "upper" = upper,
     }
@@ -67,10 +67,36 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     bound_filter(jinja, "title", title);
     let capitalize = Value::from_function(|text: Cow<'_, str>| capitalized(&text));
     bound_filter(jinja, "capitalize", capitalize);
-    let extreme = |wanted| Value::from_function(move |items: Value| operations::extreme(&items, wanted));
-    bound_filter(jinja, "max", extreme(Ordering::Greater));
-    bound_filter(jinja, "min", extreme(Ordering::Less));
-    bound_filter(jinja, "sum", Value::from_function(|items: Value| operations::sum(&items)));
+    for (name, wanted) in [("max", Ordering::Greater), ("min", Ordering::Less)] {
+        let extreme = move |items: Value, named: Kwargs| {
+            let attribute: Option<Value> = named.get("attribute")?;
+            named.assert_all_used()?;
+            operations::extreme(&items, wanted, attribute.as_ref())
+        };
+        bound_filter(jinja, name, Value::from_function(extreme));
+    }
+    let sum = |items: Value, named: Kwargs| {
+        let attribute: Option<Value> = named.get("attribute")?;
+        named.assert_all_used()?;
+        operations::sum(&items, attribute.as_ref())
+    };
+    bound_filter(jinja, "sum", Value::from_function(sum));
+    let sort = |items: Value, named: Kwargs| {
+        let attribute: Option<Value> = named.get("attribute")?;
+        let is_reversed: Option<bool> = named.get("reverse")?;
+        named.assert_all_used()?;
+        operations::sorted(&items, attribute.as_ref(), is_reversed.unwrap_or_default())
+    };
+    bound_filter(jinja, "sort", Value::from_function(sort));
+    let sort_pairs = |map: Value, named: Kwargs| {
+        let by: Option<String> = named.get("by")?;
+        let is_reversed: Option<bool> = named.get("reverse")?;
+        named.assert_all_used()?;
+        operations::sorted_pairs(&map, by.as_deref() == Some("value"), is_reversed.unwrap_or_default())
+    };
+    bound_filter(jinja, "dictsort", Value::from_function(sort_pairs));
+    // Each value is checked before it is printed.
+    bound_filter(jinja, "__emit", Value::from_function(|value: Value| value));
     // The operators that make texts.
     let two = |operator: fn(&Value, &Value) -> Result<Value, Error>| {
         Value::from_function(move |value: Value, other: Value| operator(&value, &other))
@@ -81,6 +107,8 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     bound_filter(jinja, "__slice", Value::from_function(slice));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
+        let args = args.iter().map(|bound| Ok(operations::number(bound)?.whole().into()));
+        let args: Vec<Value> = args.collect::<Result<_, Error>>()?;
         let range = range.call(state, &args).map_err(|error| match error.kind() {
             ErrorKind::InvalidOperation => ValueError::Range.into_error(),
             _ => error,
@@ -104,6 +132,14 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
         if let ("abs" | "round", Some(first)) = (name, args.first_mut()) {
             *first = operations::number(first)?.into();
         }
+        if let ("float" | "int", Some(first)) = (name, args.first())
+            && first
+                .as_str()
+                .and_then(|text| text.trim().parse().ok())
+                .is_some_and(|number: f64| !number.is_finite())
+        {
+            return Err(ValueError::NumberFilter(name).into_error());
+        }
         if named.args().next().is_some() {
             args.push(named.into());
         }
@@ -115,12 +151,14 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
             ("join", [items, with, ..]) => {
                 spend(length(with).saturating_mul(items.len().unwrap_or_default()))?;
             }
-            ("sort", [items]) => return operations::sorted(items),
             // An indent has the length that its argument says.
             ("tojson", [_, _, ..]) => return Err(too_much()),
             _ => {}
         }
         let made = filter.call(state, &args).map_err(|error| ValueError::of_filter(name, error))?;
+        if matches!(name, "float" | "int") && !operations::is_exact(&made) {
+            return Err(ValueError::NumberFilter(name).into_error());
+        }
         spend(weight(&made)?)?;
         Ok::<_, Error>(made)
     });
@@ -131,7 +169,7 @@ fn too_much() -> Error {
 }
 
 /// Subtracts bytes from the budget of the string.
-fn spend(bytes: usize) -> Result<(), Error> {
+pub(super) fn spend(bytes: usize) -> Result<(), Error> {
     let left = LEFT.get().checked_sub(bytes).filter(|_| bytes <= VALUE).ok_or_else(too_much)?;
     LEFT.set(left);
     Ok(())
@@ -149,7 +187,7 @@ fn replaced(text: &Value, from: &Value, to: &Value) -> usize {
 
 /// Returns the approximate size of a value, in bytes. A value above the limit is an error, which is detected without
 /// a full traversal.
-fn weight(value: &Value) -> Result<usize, Error> {
+pub(super) fn weight(value: &Value) -> Result<usize, Error> {
     fn add(value: &Value, sum: &mut usize, depth: usize) -> Result<(), Error> {
         *sum += ITEM + length(value);
         if *sum > VALUE || depth > 16 {

@@ -10,6 +10,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
 use super::bounds::{TOO_LONG, VALUE, begin, bound};
+use super::numbers::ShownNumber;
 use super::operations::add_operators;
 use super::placeholder::{Placeholder, simple};
 use super::rewrite::{self, Rewritten, rewrite};
@@ -29,6 +30,8 @@ pub(super) struct Compiler<'a> {
     pub(super) columns: &'a Columns,
     pub(super) used: Vec<usize>,
     pub(super) jinja: Environment<'static>,
+    /// Size of the rewritten strings, in bytes.
+    rewritten: usize,
 }
 
 /// A compiled string.
@@ -90,7 +93,7 @@ impl<'a> Compiler<'a> {
         jinja.set_fuel(Some(FUEL));
         bound(&mut jinja);
         add_operators(&mut jinja);
-        Self { columns, used: Vec::new(), jinja }
+        Self { columns, used: Vec::new(), jinja, rewritten: 0 }
     }
 
     /// Compiles a string with placeholders; if `is_text`, its value is always a text. The error says what is wrong
@@ -108,6 +111,10 @@ impl<'a> Compiler<'a> {
         }
         let template = self.jinja.templates().count();
         let Rewritten { source, alone, names, constants, uses } = rewrite(text, template)?;
+        self.rewritten += source.len();
+        if self.rewritten > 4 * rewrite::RESULT {
+            return Err(rewrite::TOO_LARGE.into());
+        }
         let alone = alone.filter(|_| !is_text);
         let is_alone = alone.is_some();
         let source = alone.map_or(source, |alone| format!("{{% set {RESULT} = ({alone}) %}}"));
@@ -262,6 +269,9 @@ pub(super) fn evaluate(
     let value = captured.state().lookup(RESULT).unwrap_or(Jinja::UNDEFINED);
     if value.is_undefined() || value.is_none() {
         return Err(Cause::Missing(missing()));
+    }
+    if let Some(number) = ShownNumber::typed(&value) {
+        return Ok(number.into());
     }
     serde_json::to_value(&value).map_err(|_| Cause::Failed("its value cannot be JSON".into()))
 }

@@ -9,7 +9,7 @@ use minijinja::value::{Object, ObjectRepr};
 /// Filters that take the number, not its text.
 const NUMERIC: [&str; 5] = ["abs", "bool", "float", "int", "round"];
 /// Filters that take the number with its text.
-const UNCHANGED: [&str; 3] = ["__add", "d", "default"];
+const UNCHANGED: [&str; 4] = ["__add", "__emit", "d", "default"];
 /// The limit below which every whole number is exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -18,6 +18,8 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 pub(super) struct ShownNumber {
     shown: String,
     number: f64,
+    /// Whether it is a number where a value keeps its type, as a number of JSON is, and not its text.
+    is_number: bool,
 }
 
 impl ShownNumber {
@@ -26,8 +28,13 @@ impl ShownNumber {
         value.downcast_object_ref::<Self>().map(|shown| shown.shown.as_str()).or_else(|| value.as_str())
     }
 
-    pub(super) fn value(shown: &str, number: f64) -> Value {
-        Value::from_object(Self { shown: shown.into(), number })
+    pub(super) fn value(shown: &str, number: f64, is_number: bool) -> Value {
+        Value::from_object(Self { shown: shown.into(), number, is_number })
+    }
+
+    /// Returns the number of a value that is to be a number of JSON.
+    pub(super) fn typed(value: &Value) -> Option<f64> {
+        value.downcast_object_ref::<Self>().filter(|shown| shown.is_number).map(|shown| shown.number)
     }
 
     /// Returns the argument of a filter: the number, or its text. Other values are unchanged.
@@ -57,8 +64,11 @@ impl Object for ShownNumber {
     }
 }
 
+/// Maximum length of a text that spells a number, in bytes: an `f64` has at most 309 digits before its point.
+const LONGEST: usize = 400;
+
 /// A number in a calculation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Number {
     Int(i128),
     Float(f64),
@@ -83,7 +93,8 @@ impl Number {
     pub(super) fn spelled(text: &str) -> Option<Self> {
         let text = text.trim();
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        let is_number = digits.len() <= LONGEST
+            && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
             && digits.starts_with(|first: char| first.is_ascii_digit())
             && digits.ends_with(|last: char| last.is_ascii_digit());
         if !is_number {
@@ -101,11 +112,25 @@ impl Number {
         }
     }
 
+    /// Returns it as a whole number, if it is one.
+    pub(super) fn whole(self) -> Self {
+        match self {
+            Self::Float(number) => Self::from_f64(number),
+            whole @ Self::Int(_) => whole,
+        }
+    }
+
     pub(super) fn as_f64(self) -> f64 {
         match self {
             Self::Int(number) => number as f64,
             Self::Float(number) => number,
         }
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Equal)
     }
 }
 
@@ -155,16 +180,19 @@ mod tests {
         ] {
             assert_eq!(truth(&Value::from(text)), expected, "{text}");
         }
-        assert_eq!(truth(&ShownNumber::for_filter("bool", ShownNumber::value("FALSE", 0.0))), Some(false));
+        assert_eq!(
+            truth(&ShownNumber::for_filter("bool", ShownNumber::value("FALSE", 0.0, false))),
+            Some(false)
+        );
     }
 
     #[test]
     fn a_shown_number_prints_as_shown_and_computes_as_the_number() {
-        let share = ShownNumber::value("15%", 0.15);
+        let share = ShownNumber::value("15%", 0.15, false);
         assert_eq!(share.to_string(), "15%");
         assert_eq!(ShownNumber::for_filter("upper", share.clone()).as_str(), Some("15%"));
         assert_eq!(f64::try_from(ShownNumber::for_filter("float", share)).ok(), Some(0.15));
-        let sum = ShownNumber::for_filter("round", ShownNumber::value("1,500.00", 1500.0));
+        let sum = ShownNumber::for_filter("round", ShownNumber::value("1,500.00", 1500.0, false));
         assert_eq!(i64::try_from(sum).ok(), Some(1500));
     }
 }

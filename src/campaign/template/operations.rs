@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
+use super::bounds::{spend, weight};
 use super::numbers::{Number, ShownNumber, truth};
 use super::value_error::ValueError;
 
@@ -44,7 +45,10 @@ pub(super) fn add_operators(jinja: &mut Environment<'static>) {
     // `select(">", 1000)`.
     let both = |names: &[&'static str], jinja: &mut Environment<'static>, holds: Comparison| {
         for name in names {
-            let compare = move |value: Value, other: Value| holds(&value, &other);
+            let compare = move |value: Value, other: Value| {
+                spend(weight(&value)? + weight(&other)?)?;
+                holds(&value, &other)
+            };
             if name.starts_with("__") {
                 jinja.add_filter(*name, compare);
             } else {
@@ -60,8 +64,24 @@ pub(super) fn add_operators(jinja: &mut Environment<'static>) {
     both(&["__le", "le", "<="], jinja, |value, other| Ok(compare(value, other)?.is_le()));
     both(&["__gt", "gt", "greaterthan", ">"], jinja, |value, other| Ok(compare(value, other)?.is_gt()));
     both(&["__ge", "ge", ">="], jinja, |value, other| Ok(compare(value, other)?.is_ge()));
-    both(&["__in", "in"], jinja, contained);
-    both(&["__not_in"], jinja, |value, other| Ok(!contained(value, other)?));
+    both(&["in"], jinja, |value, container| contained(value, container, &[]));
+    for (name, expected) in [("__in", true), ("__not_in", false)] {
+        // Literal texts of the list are arguments of their own.
+        jinja.add_filter(name, move |value: Value, container: Value, texts: Rest<Value>| {
+            spend(weight(&value)? + weight(&container)?)?;
+            Ok::<_, Error>(contained(&value, &container, &texts)? == expected)
+        });
+    }
+    for (name, holds) in [
+        ("__is_true", (|value| equal(value, &Value::from(true))) as fn(&Value) -> Result<bool, Error>),
+        ("__is_false", |value| equal(value, &Value::from(false))),
+        ("__is_number", |value| Ok(number(value).is_ok())),
+        ("__is_integer", |value| Ok(matches!(number(value), Ok(Number::Int(_))))),
+        ("__is_float", |value| Ok(matches!(number(value), Ok(Number::Float(_))))),
+    ] {
+        jinja.add_filter(name, move |value: Value| holds(&value));
+    }
+    jinja.add_filter("__item", |value: Value, key: Value| item(&value, &key));
     both(&["__divisible", "divisibleby"], jinja, |value, by| {
         Ok(remainder(number(value)?, number(by)?)?.as_f64() == 0.0)
     });
@@ -99,9 +119,7 @@ pub(super) fn number(value: &Value) -> Result<Number, Error> {
 fn equal(value: &Value, other: &Value) -> Result<bool, Error> {
     use Operand::{Bool, Number, Other, Spelled, Text};
     match (Operand::of(value)?, Operand::of(other)?) {
-        (Number(number) | Spelled(number, _), Number(other) | Spelled(other, _)) => {
-            Ok(number.partial_cmp(&other) == Some(Ordering::Equal))
-        }
+        (Number(number) | Spelled(number, _), Number(other) | Spelled(other, _)) => Ok(number == other),
         (Text(text) | Spelled(_, text), Text(other) | Spelled(_, other)) => Ok(text == other),
         (Number(_), Text(_)) | (Text(_), Number(_)) => Err(ValueError::NoNumber.into_error()),
         (Bool(truth), Number(number)) | (Number(number), Bool(truth)) => {
@@ -109,8 +127,20 @@ fn equal(value: &Value, other: &Value) -> Result<bool, Error> {
         }
         (Bool(wanted), Text(_) | Spelled(..)) => same_truth(other, wanted),
         (Text(_) | Spelled(..), Bool(wanted)) => same_truth(value, wanted),
+        (Other, Other) if is_list(value) && is_list(other) => {
+            let (left, right): (Vec<Value>, Vec<Value>) =
+                (value.try_iter()?.collect(), other.try_iter()?.collect());
+            let mut pairs = left.iter().zip(&right);
+            let all =
+                pairs.try_fold(true, |all, (left, right)| Ok::<_, Error>(all && equal(left, right)?))?;
+            Ok(all && left.len() == right.len())
+        }
         (Bool(_) | Other, _) | (_, Other) => Ok(value == other),
     }
+}
+
+fn is_list(value: &Value) -> bool {
+    value.kind() == ValueKind::Seq
 }
 
 fn same_truth(value: &Value, wanted: bool) -> Result<bool, Error> {
@@ -143,11 +173,19 @@ pub(super) fn compare(value: &Value, other: &Value) -> Result<Ordering, Error> {
     order.ok_or_else(|| ValueError::NoNumber.into_error())
 }
 
-/// Returns whether a list, a map or a text contains a value.
-fn contained(value: &Value, container: &Value) -> Result<bool, Error> {
+/// Returns whether a list, a map or a text contains a value; `texts` are literal texts of the list.
+fn contained(value: &Value, container: &Value, texts: &[Value]) -> Result<bool, Error> {
+    if value.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
     if let Some(text) = ShownNumber::text(container) {
         let part = ShownNumber::text(value).map_or_else(|| value.to_string(), str::to_owned);
         return Ok(text.contains(&part));
+    }
+    for text in texts {
+        if equal_text(value, text)? {
+            return Ok(true);
+        }
     }
     let mut error = None;
     for item in container.try_iter().map_err(|_| ValueError::NoList.into_error())? {
@@ -157,7 +195,32 @@ fn contained(value: &Value, container: &Value) -> Result<bool, Error> {
             Err(other) => error = Some(other),
         }
     }
-    error.map_or(Ok(false), Err)
+    // Beside a text, a list of numbers may contain other texts.
+    error.filter(|_| texts.is_empty()).map_or(Ok(false), Err)
+}
+
+/// Returns the item of a list at an index, or of a map with a key. A text may spell the index or the key.
+fn item(value: &Value, key: &Value) -> Result<Value, Error> {
+    if value.is_undefined() || key.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    let whole = |key: &Value| match number(key) {
+        Ok(Number::Float(number)) if number.fract() == 0.0 => Some(Value::from(number as i64)),
+        Ok(number) => Some(number.into()),
+        Err(_) => None,
+    };
+    let shown = ShownNumber::text(key).map(Value::from);
+    for key in [Some(key.clone()), shown, whole(key)].into_iter().flatten() {
+        let found = if key.downcast_object_ref::<ShownNumber>().is_some() {
+            Value::UNDEFINED
+        } else {
+            value.get_item(&key)?
+        };
+        if !found.is_undefined() {
+            return Ok(found);
+        }
+    }
+    Ok(Value::UNDEFINED)
 }
 
 /// Adds numbers, or joins two texts that spell none. A code such as `0012` is no number here, and joins nothing.
@@ -185,8 +248,14 @@ pub(super) fn add(value: &Value, other: &Value) -> Result<Value, Error> {
 /// Returns whether a text is a number that is written as a code and not as an amount.
 fn is_code(text: &str) -> bool {
     let digits = text.trim();
+    let digits = digits.strip_prefix('-').unwrap_or(digits);
     digits.starts_with('+')
         || digits.strip_prefix('0').is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_digit()))
+}
+
+/// Returns whether a converted value is a number that neither overflowed nor was cut.
+pub(super) fn is_exact(value: &Value) -> bool {
+    !matches!(Number::of(value), Some(number) if !number.as_f64().is_finite() || number.as_f64().abs() >= i128::MAX as f64)
 }
 
 fn out_of_range() -> Error {
@@ -231,7 +300,10 @@ fn floor_divide(number: Number, other: Number) -> Result<Number, Error> {
                 number.checked_rem(other).is_some_and(|rest| rest != 0) && (number < 0) != (other < 0);
             Ok(Number::Int(quotient - i128::from(is_below)))
         }
-        (number, other) => Ok(Number::Float((number.as_f64() / other.as_f64()).floor())),
+        (number, other) => {
+            let rest = remainder(number, other)?.as_f64();
+            Ok(Number::Float(((number.as_f64() - rest) / other.as_f64()).round()))
+        }
     }
 }
 
@@ -245,7 +317,14 @@ fn remainder(number: Number, other: Number) -> Result<Number, Error> {
         (number, other) => {
             let (number, other) = (number.as_f64(), other.as_f64());
             let rest = number % other;
-            Ok(Number::Float(if rest != 0.0 && (rest < 0.0) != (other < 0.0) { rest + other } else { rest }))
+            // Never the negative zero, which would be printed.
+            Ok(Number::Float(if rest == 0.0 {
+                0.0
+            } else if (rest < 0.0) != (other < 0.0) {
+                rest + other
+            } else {
+                rest
+            }))
         }
     }
 }
@@ -312,34 +391,66 @@ pub(super) fn slice(value: &Value, bounds: &Rest<Value>) -> Result<Value, Error>
     })
 }
 
+/// Compares two items of a list: texts by their letters first, as Jinja does.
+fn compare_items(item: &Value, other: &Value) -> Result<Ordering, Error> {
+    use Operand::Text;
+    match (Operand::of(item)?, Operand::of(other)?) {
+        (Text(text), Text(other)) => Ok(text.to_lowercase().cmp(&other.to_lowercase())),
+        _ => compare(item, other),
+    }
+}
+
+/// Returns the part of an item by which a list is sorted: `attribute` is an index, or names with points between them.
+fn part(item: &Value, attribute: Option<&Value>) -> Result<Value, Error> {
+    match attribute {
+        None => Ok(item.clone()),
+        Some(path) => match path.as_str() {
+            Some(path) => path.split('.').try_fold(item.clone(), |value, name| value.get_attr(name)),
+            None => item.get_item(path),
+        },
+    }
+}
+
 /// Returns the greatest or least item of a list; none of an empty one.
-pub(super) fn extreme(items: &Value, wanted: Ordering) -> Result<Value, Error> {
-    let mut found: Option<Value> = None;
+pub(super) fn extreme(items: &Value, wanted: Ordering, attribute: Option<&Value>) -> Result<Value, Error> {
+    let mut found: Option<(Value, Value)> = None;
     for item in items.try_iter()? {
+        let key = part(&item, attribute)?;
         if match &found {
-            Some(found) => compare(&item, found)? == wanted,
+            Some((_, found)) => compare_items(&key, found)? == wanted,
             None => true,
         } {
-            found = Some(item);
+            found = Some((item, key));
         }
     }
-    Ok(found.unwrap_or(Value::UNDEFINED))
+    Ok(found.map_or(Value::UNDEFINED, |(item, _)| item))
 }
 
 /// Returns the sum of a list's numbers.
-pub(super) fn sum(items: &Value) -> Result<Value, Error> {
-    items.try_iter()?.try_fold(Value::from(0), |sum, item| add(&sum, &item))
+pub(super) fn sum(items: &Value, attribute: Option<&Value>) -> Result<Value, Error> {
+    items.try_iter()?.try_fold(Value::from(0), |sum, item| add(&sum, &part(&item, attribute)?))
 }
 
 /// Sorts a list of numbers, or of texts that spell none.
-pub(super) fn sorted(items: &Value) -> Result<Value, Error> {
-    let mut items: Vec<Value> = items.try_iter()?.collect();
-    let mut error = None;
-    items.sort_by(|item, other| {
-        compare(item, other).unwrap_or_else(|failure| {
-            error = Some(failure);
-            Ordering::Equal
-        })
-    });
-    error.map_or_else(|| Ok(Value::from(items)), Err)
+pub(super) fn sorted(items: &Value, attribute: Option<&Value>, is_reversed: bool) -> Result<Value, Error> {
+    let mut items: Vec<(Value, Value)> =
+        items.try_iter()?.map(|item| Ok((part(&item, attribute)?, item))).collect::<Result<_, Error>>()?;
+    // Items that cannot be compared have no order, which sorting needs: so the first item says the kind of all.
+    if let Some(((first, _), others)) = items.split_first() {
+        for (key, _) in others {
+            compare_items(first, key)?;
+        }
+    }
+    items.sort_by(|(key, _), (other, _)| compare_items(key, other).unwrap_or(Ordering::Equal));
+    if is_reversed {
+        items.reverse();
+    }
+    Ok(items.into_iter().map(|(_, item)| item).collect())
+}
+
+/// Returns the pairs of a map, sorted by their keys or their values.
+pub(super) fn sorted_pairs(map: &Value, by_value: bool, is_reversed: bool) -> Result<Value, Error> {
+    let pairs = map.try_iter()?.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?])));
+    let pairs: Value = pairs.collect::<Result<Vec<_>, Error>>()?.into();
+    sorted(&pairs, Some(&Value::from(i64::from(by_value))), is_reversed)
 }

@@ -18,9 +18,9 @@ use super::syntax;
 const TOKENS: usize = 1000;
 
 /// Maximum size of a rewritten template, in bytes: a chain of comparisons repeats its operands.
-const RESULT: usize = 64 * 1024;
+pub(super) const RESULT: usize = 64 * 1024;
 /// The error of a larger one.
-const TOO_LARGE: &str = "has too many comparisons in its placeholders";
+pub(super) const TOO_LARGE: &str = "has too many comparisons in its placeholders";
 
 /// A rewritten template.
 pub(super) struct Rewritten {
@@ -144,7 +144,7 @@ impl<'t> Writer<'t> {
             }
             Stmt::EmitExpr(emitted) => {
                 let value = self.expression(&emitted.expr)?;
-                self.write(&format!("{{{{ {value} }}}}"));
+                self.write(&format!("{{{{ {value}|__emit() }}}}"));
                 Ok(())
             }
             Stmt::IfCond(condition) => {

@@ -1,6 +1,6 @@
 //! The sources of placeholders' values.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use minijinja::{Value as Jinja, value::Serde};
 use serde_json::Value;
@@ -60,11 +60,23 @@ impl Source {
         if let Self::Column(place) = self
             && let Field::Json(json) = recipient.field(place)
         {
-            let value: Value = serde_json::from_str(json).ok()?;
-            let is_empty = value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
-            return Some(value).filter(|_| !is_empty);
+            let mut value = read(json)?;
+            match &mut value {
+                Value::Array(items) => items.iter_mut().for_each(unmark),
+                Value::Object(fields) => fields.values_mut().for_each(unmark),
+                _ => {}
+            }
+            return Some(value);
         }
         self.text(recipient).map(|text| text.into_owned().into())
+    }
+
+    /// Returns the value with the marks of its numbers; `None` if it is empty.
+    fn marked(self, recipient: &Recipient<'_>) -> Option<Value> {
+        match self {
+            Self::Column(place) if let Field::Json(json) = recipient.field(place) => read(json),
+            other => other.value(recipient),
+        }
     }
 
     /// Returns the value for Jinja expressions; `None` if it is empty.
@@ -72,12 +84,45 @@ impl Source {
         if let Self::Column(place) = self
             && let Field::Number(shown, number) = recipient.field(place)
         {
-            return Some(ShownNumber::value(shown, number));
+            return Some(ShownNumber::value(shown, number, false));
         }
-        let value = self.value(recipient)?;
-        Some(match value.as_str().map(shown_and_number) {
-            Some((shown, Some(number))) => ShownNumber::value(shown, number),
-            _ => Jinja::from(Serde(&value)),
-        })
+        Some(in_expressions(&self.marked(recipient)?))
+    }
+}
+
+/// Reads a field of a job's recipient; `None` if it is empty.
+fn read(json: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(json).ok()?;
+    let is_empty = value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
+    Some(value).filter(|_| !is_empty)
+}
+
+/// Replaces texts with a marked number by the number.
+fn unmark(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let (_, Some(number)) = shown_and_number(text) {
+                *value = serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unmark),
+        Value::Object(fields) => fields.values_mut().for_each(unmark),
+        _ => {}
+    }
+}
+
+/// Returns a field of a job's recipient for expressions.
+fn in_expressions(value: &Value) -> Jinja {
+    match value {
+        Value::String(text) => match shown_and_number(text) {
+            (shown, Some(number)) => ShownNumber::value(shown, number, true),
+            _ => text.as_str().into(),
+        },
+        Value::Array(items) => items.iter().map(in_expressions).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, field)| (name.clone(), in_expressions(field)));
+            Jinja::from(fields.collect::<BTreeMap<String, Jinja>>())
+        }
+        other => Jinja::from(Serde(other)),
     }
 }

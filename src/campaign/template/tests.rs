@@ -364,6 +364,143 @@ fn every_operand_may_be_a_number_that_a_text_spells() {
     }
 }
 
+/// Renders a body with fields of a job's recipient.
+fn rendered_fields(text: &str, fields: &Value) -> Result<Value, Skip> {
+    let names: Vec<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+    let values: Vec<String> = fields.as_object().unwrap().values().map(Value::to_string).collect();
+    let template = compile(&body(text), &names).unwrap();
+    let used: Vec<&str> = values.iter().map(String::as_str).collect();
+    let mut out = Vec::new();
+    template.render(&row(&template, &used, true).recipient(0).unwrap(), &mut out)?;
+    let message: Value = serde_json::from_slice(&out).unwrap();
+    Ok(message["content"]["text"]["body"].clone())
+}
+
+#[test]
+fn nested_numbers_of_a_recipient_are_numbers() {
+    let price = |shown: &str, number: &str| format!("{shown}\u{1f}{number}");
+    let fields = json!({
+        "items": [{ "name": "A", "price": price("12.50", "12.5") }, { "name": "B", "price": price("3.00", "3.0") }],
+        "l": [price("10.00", "10.0"), price("2.50", "2.5"), 9],
+        "d": { "k": price("5.00", "5.0") },
+        "n": "1",
+    });
+    for (text, expected) in [
+        ("{% for i in items %}{{ i.name }} {{ i.price }},{% endfor %}", "A 12.50,B 3.00,"),
+        (
+            "{{ l | join(' ') }} {{ l | sort | join(' ') }} {{ l | max }} {{ l | sum }}",
+            "10.00 2.50 9 2.50 9 10.00 10.00 21.5",
+        ),
+        ("{{ items | sort(attribute='price') | map(attribute='name') | join }}", "BA"),
+        (
+            "{{ items | max(attribute='price') | string | length > 0 }} {{ items | sum(attribute='price') }}",
+            "True 15.5",
+        ),
+        ("{{ l == [10, 2.5, 9] }} {{ 2.5 in l }} {{ d.k + 1 }} {{ items[n].name }}", "True True 6 B"),
+        ("{{ items | selectattr('price', 'gt', 5) | map(attribute='name') | join }}", "A"),
+    ] {
+        assert_eq!(rendered_fields(text, &fields).map_err(|skip| skip.detail), Ok(json!(expected)), "{text}");
+    }
+    assert!(!rendered_fields("{{ items }} {{ d }}", &fields).unwrap().as_str().unwrap().contains('\u{1f}'));
+}
+
+#[test]
+fn lists_and_maps_use_the_numbers_that_texts_spell() {
+    let columns = ["a", "b", "c"];
+    for (text, [a, b, c], expected) in [
+        ("{{ [a, b] | sort(reverse=true) | join(' ') }}", ["9", "10", "x"], "10 9"),
+        (
+            "{{ [{'n': a}, {'n': b}] | sort(attribute='n') | map(attribute='n') | join(' ') }}",
+            ["10", "9", "x"],
+            "9 10",
+        ),
+        (
+            "{{ {'A': a, 'B': b} | dictsort(by='value', reverse=true) | map('first') | first }}",
+            ["9", "10", "x"],
+            "B",
+        ),
+        (
+            "{{ {1: 'Gold', 2: 'Silver'}[a] | default('Basic') }} {{ ['Mon', 'Tue'][b] }} {{ {'x': 5}[c] }}",
+            ["1", "1.0", "x"],
+            "Gold Tue 5",
+        ),
+        ("{{ {1: 'Gold'}[c] | default('Basic') }}", ["1", "1", "x"], "Basic"),
+        ("{{ a is even }} {{ b is odd }} {{ a * 1.0 == '4' }}", ["4.0", "15", "x"], "True True True"),
+        (
+            "{{ a in ['0012', '0013'] }} {{ a is eq '0012' }} {{ b in ['0012', 12] }} {{ c in ['x', 1] }}",
+            ["12", "0012", "x"],
+            "False False True True",
+        ),
+        ("{{ [a, b] == [10, 9] }} {{ [a] in [[10]] }}", ["10", "9", "x"], "True True"),
+        (
+            "{{ a is number }} {{ b is integer }} {{ c is number }} {{ a is float }}",
+            ["1.5", "2", "x"],
+            "True True False True",
+        ),
+        ("{{ c is true }} {{ c is false }}", ["1", "2", "TRUE"], "True False"),
+        ("{{ -a % 0.5 }} {{ 1 // 0.1 }} {{ -7.5 // 2 }}", ["3", "2", "x"], "0.0 9.0 -4.0"),
+        (
+            "{{ 'bob, Alice, carol, Dave' | split(', ') | sort | join(' ') }}",
+            ["3", "2", "x"],
+            "Alice bob carol Dave",
+        ),
+        (
+            "{% for i in range(a) %}{{ i }}{% endfor %} {{ a + ' INR' }} {{ 'No. ' + a + b }}",
+            ["3.0", "2", "x"],
+            "012 3.0 INR No. 3.02",
+        ),
+        ("{{ a | float }} {{ b | int }}", ["3", "2.5", "x"], "3.0 2"),
+    ] {
+        let found = rendered_body(text, &columns, &[a, b, c]).map_err(|skip| skip.detail);
+        assert_eq!(found, Ok(json!(expected)), "{text}");
+    }
+    for text in [
+        "{{ c | split(' ') | sort | join }}",
+        "{{ c | split(' ') | max }}",
+        "{% if b in 'gold,silver' %}VIP{% else %}no{% endif %}",
+        "{{ a | float }}",
+        "{{ a | int }}",
+        "{{ a | int(0) }}",
+    ] {
+        let mixed = "y c 22 b a 34 19 c a 27 x 33 35 46 x z 45 36 y a 32";
+        for a in ["inf", "nan", "1e999", &"9".repeat(41)] {
+            let found = rendered_body(text, &columns, &[a, "", mixed]);
+            let may_be_used = a.len() == 41 && text == "{{ a | float }}";
+            let may_be_zero = a == "nan" && text.contains("int(0)");
+            assert!(found.is_err() || may_be_used || may_be_zero, "{text} with {a}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn work_and_memory_of_a_template_are_bounded() {
+    let nested = |name: &str| {
+        let mut text = format!("{{% for {name}0 in [[1, 1]] %}}");
+        (1..30).for_each(|nth| {
+            text += &format!("{{% for {name}{nth} in [[{name}{}, {name}{}]] %}}", nth - 1, nth - 1);
+        });
+        text
+    };
+    let ends = "{% endfor %}".repeat(30);
+    let long = "9".repeat(60_000);
+    for text in [
+        format!("{}{{{{ q29 }}}}{ends}", nested("q")),
+        format!("{}{{{{ {{q29: 1}} }}}}{ends}", nested("q")),
+        format!("{}{}{{{{ q29 == p29 }}}}{ends}{ends}", nested("q"), nested("p")),
+        format!("{{% for r in [range(2000)] %}}{}{{% endfor %}}", "{{ range(2000, 4000) | select('in', r) | list | length }}".repeat(10)),
+        "{% for r in [range(4000)] %}{% for i in range(4000) %}{% if -1 in r %}{% endif %}{% endfor %}{% endfor %}x".into(),
+        "{% for i in range(90) %}{% for j in range(90) %}{% if a > b %}{% endif %}{% endfor %}{% endfor %}x".into(),
+        "{% for i in range(4000) %}{% if a in b %}{% endif %}{% endfor %}x".into(),
+        "{% for i in range(3) %}{{ loop.cycle() }}{% endfor %}".into(),
+    ] {
+        let Ok(template) = compile(&body(&text), &["a", "b"]) else { continue };
+        assert!(render(&template, &[&long, &long]).is_err(), "{}", &text[..60]);
+    }
+    let chain = format!("{}a{}", "(1 < ".repeat(12), " < 9)".repeat(12));
+    let content = json!({ "type": "text", "text": { "body": format!("{{{{ {chain} }}}}").repeat(20) } });
+    assert!(compile(&content, &["a"]).is_err());
+}
+
 #[test]
 fn no_value_makes_an_operator_fail_badly() {
     for text in [

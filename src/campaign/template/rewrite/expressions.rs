@@ -109,7 +109,12 @@ impl<'t> Writer<'t> {
         known("test", test.name, &TESTS)?;
         let value = self.expression(&test.expr)?;
         let arguments = self.arguments(&test.args)?;
+        let is_text = matches!(&test.args[..], [CallArg::Pos(argument)] if is_literal_text(argument));
         Ok(match own_test(test.name) {
+            Some(filter @ ("__eq" | "__ne")) if is_text => format!("{value}|{filter}_text({arguments})"),
+            Some("__in") if let [CallArg::Pos(container)] = &test.args[..] => {
+                self.membership("__in", &value, container)?
+            }
             Some(filter) => format!("{value}|{filter}({arguments})"),
             None => format!("({value} is {}({arguments}))", test.name),
         })
@@ -120,7 +125,7 @@ impl<'t> Writer<'t> {
     }
 
     fn item(&mut self, item: &GetItem<'t>) -> Result<String, String> {
-        Ok(format!("({})[{}]", self.expression(&item.expr)?, self.expression(&item.subscript_expr)?))
+        Ok(format!("{}|__item({})", self.expression(&item.expr)?, self.expression(&item.subscript_expr)?))
     }
 
     fn call(&mut self, call: &Call<'t>) -> Result<String, String> {
@@ -130,6 +135,9 @@ impl<'t> Writer<'t> {
                 return Err(format!("has an unknown function {:?}{}", name.id, nearest(name.id, FUNCTIONS)));
             }
             Expr::GetAttr(method) if matches!(&method.expr, Expr::Var(name) if self.is_loop(name.id)) => {
+                if call.args.is_empty() {
+                    return Err(format!("calls loop.{} without a value", method.name));
+                }
                 format!("loop.{}", method.name)
             }
             _ => return Err("calls a method; write a filter, e.g. {{ name | upper }}".into()),
@@ -145,6 +153,9 @@ impl<'t> Writer<'t> {
     fn map(&mut self, map: &Map<'t>) -> Result<String, String> {
         let mut pairs = Vec::new();
         for (key, value) in map.keys.iter().zip(&map.values) {
+            if !matches!(key, Expr::Const(_)) {
+                return Err("has a map with a key that is not a literal".into());
+            }
             pairs.push(format!("{}: {}", self.expression(key)?, self.expression(value)?));
         }
         Ok(format!("{{{}}}", pairs.join(", ")))
@@ -259,7 +270,30 @@ impl<'t> Writer<'t> {
             CompareOpKind::Eq | CompareOpKind::Ne if is_literal_text(left) => (right, left, "_text"),
             _ => (left, right, ""),
         };
-        Ok(format!("{}|{filter}{text}({})", self.expression(left)?, self.expression(right)?))
+        let left = self.expression(left)?;
+        if matches!(operator, CompareOpKind::In | CompareOpKind::NotIn) {
+            return self.membership(filter, &left, right);
+        }
+        Ok(format!("{left}|{filter}{text}({})", self.expression(right)?))
+    }
+
+    /// Writes `in` or `not in`. Literal texts of a list are compared as they are written, so they are separate arguments.
+    fn membership(&mut self, filter: &str, value: &str, container: &Expr<'t>) -> Result<String, String> {
+        let items = match container {
+            Expr::List(list) => &list.items,
+            Expr::Tuple(tuple) => &tuple.items,
+            other => return Ok(format!("{value}|{filter}({})", self.expression(other)?)),
+        };
+        let (mut others, mut texts) = (Vec::new(), String::new());
+        for item in items {
+            let written = self.expression(item)?;
+            if is_literal_text(item) {
+                let _ = write!(texts, ", {written}");
+            } else {
+                others.push(written);
+            }
+        }
+        Ok(format!("{value}|{filter}([{}]{texts})", others.join(", ")))
     }
 
     fn arguments(&mut self, arguments: &[CallArg<'t>]) -> Result<String, String> {
@@ -315,6 +349,11 @@ fn own_test(name: &str) -> Option<&'static str> {
         "gt" | "greaterthan" => "__gt",
         "ge" => "__ge",
         "in" => "__in",
+        "true" => "__is_true",
+        "false" => "__is_false",
+        "number" => "__is_number",
+        "integer" | "int" => "__is_integer",
+        "float" => "__is_float",
         "odd" => "__odd",
         "even" => "__even",
         "divisibleby" => "__divisible",
