@@ -165,7 +165,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
 }
 
 fn too_much() -> Error {
-    Error::new(ErrorKind::InvalidOperation, "produces more than a message can contain")
+    ValueError::TooMuch.into_error()
 }
 
 /// Subtracts bytes from the budget of the string.

@@ -27,9 +27,9 @@ pub(super) struct Rewritten {
     pub(super) source: String,
     /// The expression, if the template is nothing else.
     pub(super) alone: Option<String>,
-    /// The names of columns and built-in values; the name at an index has the identifier [`column`].
+    /// The names of columns and built-in values; the name at an index has the identifier [`column()`].
     pub(super) names: Vec<String>,
-    /// Texts and literals; the value at an index has the identifier [`constant`].
+    /// Texts and literals; the value at an index has the identifier [`constant()`].
     pub(super) constants: Vec<Value>,
     /// How often it uses a name or a text literal.
     pub(super) uses: usize,

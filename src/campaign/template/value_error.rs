@@ -24,6 +24,8 @@ pub(super) enum ValueError {
     OutOfRange,
     #[error("a divisor or a step is 0; check it before with {{% if %}}")]
     ZeroDivision,
+    #[error("it uses or produces more than a message can contain")]
+    TooMuch,
     #[error("\"in\" needs a list or a text on its right")]
     NoList,
     #[error("range has more than 10,000 steps")]
