@@ -129,8 +129,10 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
     jinja.add_filter(name, move |state: &mut State, args: Rest<Value>, named: Kwargs| {
         let mut args: Vec<Value> =
             args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect();
-        if let ("abs" | "round", Some(first)) = (name, args.first_mut()) {
-            *first = operations::number(first)?.into();
+        if matches!(name, "abs" | "round") {
+            for number in &mut args {
+                *number = operations::number(number)?.into();
+            }
         }
         if let ("float" | "int", Some(first)) = (name, args.first())
             && first
@@ -138,7 +140,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
                 .and_then(|text| text.trim().parse().ok())
                 .is_some_and(|number: f64| !number.is_finite())
         {
-            return Err(ValueError::NumberFilter(name).into_error());
+            return args.get(1).cloned().ok_or_else(|| ValueError::NumberFilter(name).into_error());
         }
         if named.args().next().is_some() {
             args.push(named.into());
@@ -149,7 +151,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
         match (name, &args[..]) {
             ("replace", [text, from, to]) => spend(replaced(text, from, to))?,
             ("join", [items, with, ..]) => {
-                spend(length(with).saturating_mul(items.len().unwrap_or_default()))?;
+                spend(with.to_string().len().saturating_mul(items.len().unwrap_or_default()))?;
             }
             // An indent has the length that its argument says.
             ("tojson", [_, _, ..]) => return Err(too_much()),
@@ -181,8 +183,9 @@ fn length(value: &Value) -> usize {
 
 /// Returns the length of a text after replacing each `from`.
 fn replaced(text: &Value, from: &Value, to: &Value) -> usize {
-    let (Some(text), Some(from)) = (text.as_str(), from.as_str()) else { return 0 };
-    text.len().saturating_add(text.matches(from).count().saturating_mul(length(to)))
+    // minijinja makes texts of other values.
+    let (text, from, to) = (text.to_string(), from.to_string(), to.to_string());
+    text.len().saturating_add(text.matches(&from).count().saturating_mul(to.len()))
 }
 
 /// Returns the approximate size of a value, in bytes. A value above the limit is an error, which is detected without

@@ -43,6 +43,9 @@ impl ShownNumber {
         if UNCHANGED.contains(&filter) {
             return value;
         }
+        if filter == "tojson" && shown.is_number {
+            return shown.number.into();
+        }
         if !NUMERIC.contains(&filter) {
             return Value::from(shown.shown.as_str());
         }

@@ -72,6 +72,10 @@ pub(super) fn add_operators(jinja: &mut Environment<'static>) {
             Ok::<_, Error>(contained(&value, &container, &texts)? == expected)
         });
     }
+    jinja.add_filter("__has_text", |container: Value, text: Value| {
+        spend(weight(&text)? + weight(&container)?)?;
+        has_text(&container, &text)
+    });
     for (name, holds) in [
         ("__is_true", (|value| equal(value, &Value::from(true))) as fn(&Value) -> Result<bool, Error>),
         ("__is_false", |value| equal(value, &Value::from(false))),
@@ -80,6 +84,8 @@ pub(super) fn add_operators(jinja: &mut Environment<'static>) {
         ("__is_float", |value| Ok(matches!(number(value), Ok(Number::Float(_))))),
     ] {
         jinja.add_filter(name, move |value: Value| holds(&value));
+        // As in `select("number")`.
+        jinja.add_test(name.trim_start_matches("__is_"), move |value: Value| holds(&value));
     }
     jinja.add_filter("__item", |value: Value, key: Value| item(&value, &key));
     both(&["__divisible", "divisibleby"], jinja, |value, by| {
@@ -134,6 +140,14 @@ fn equal(value: &Value, other: &Value) -> Result<bool, Error> {
             let all =
                 pairs.try_fold(true, |all, (left, right)| Ok::<_, Error>(all && equal(left, right)?))?;
             Ok(all && left.len() == right.len())
+        }
+        (Other, Other) if value.kind() == ValueKind::Map && other.kind() == ValueKind::Map => {
+            let mut keys = value.try_iter()?;
+            let all = keys.try_fold(true, |all, key| {
+                let (left, right) = (value.get_item(&key)?, other.get_item(&key)?);
+                Ok::<_, Error>(all && !right.is_undefined() && equal(&left, &right)?)
+            });
+            Ok(all? && value.len() == other.len())
         }
         (Bool(_) | Other, _) | (_, Other) => Ok(value == other),
     }
@@ -199,11 +213,28 @@ fn contained(value: &Value, container: &Value, texts: &[Value]) -> Result<bool, 
     error.filter(|_| texts.is_empty()).map_or(Ok(false), Err)
 }
 
+/// Returns whether a text contains a literal text, or a list has an item that is written so.
+fn has_text(container: &Value, text: &Value) -> Result<bool, Error> {
+    if container.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    if let Some(whole) = ShownNumber::text(container) {
+        return Ok(text.as_str().is_some_and(|text| whole.contains(text)));
+    }
+    for item in container.try_iter().map_err(|_| ValueError::NoList.into_error())? {
+        if equal_text(&item, text)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the item of a list at an index, or of a map with a key. A text may spell the index or the key.
 fn item(value: &Value, key: &Value) -> Result<Value, Error> {
     if value.is_undefined() || key.is_undefined() {
         return Err(ErrorKind::UndefinedError.into());
     }
+    spend(weight(value)?)?;
     let whole = |key: &Value| match number(key) {
         Ok(Number::Float(number)) if number.fract() == 0.0 => Some(Value::from(number as i64)),
         Ok(number) => Some(number.into()),
@@ -229,11 +260,12 @@ pub(super) fn add(value: &Value, other: &Value) -> Result<Value, Error> {
     let (left, right) = (Operand::of(value)?, Operand::of(other)?);
     match (&left, &right) {
         (Text(text), Text(other)) => Ok(Value::from(format!("{text}{other}"))),
-        (Spelled(_, text), Spelled(_, other)) if is_code(text) || is_code(other) => {
-            Err(ValueError::Sum.into_error())
-        }
+        (Spelled(_, text), _) | (_, Spelled(_, text)) if is_code(text) => Err(ValueError::Sum.into_error()),
         (Text(_), Spelled(..) | Operand::Number(_)) | (Spelled(..) | Operand::Number(_), Text(_)) => {
             Err(ValueError::Sum.into_error())
+        }
+        (Operand::Other, Operand::Other) if is_list(value) && is_list(other) => {
+            Ok(value.try_iter()?.chain(other.try_iter()?).collect())
         }
         _ => {
             let sum = match (number(value)?, number(other)?) {
@@ -335,7 +367,9 @@ fn power(number: Number, exponent: Number) -> Result<Number, Error> {
             let exponent = u32::try_from(exponent).map_err(|_| out_of_range())?;
             number.checked_pow(exponent).map(Number::Int).ok_or_else(out_of_range)
         }
-        (number, _) if number.as_f64() == 0.0 => divide(Number::Int(1), number),
+        (number, exponent) if number.as_f64() == 0.0 && exponent.as_f64() < 0.0 => {
+            divide(Number::Int(1), number)
+        }
         (number, exponent) => Ok(Number::Float(number.as_f64().powf(exponent.as_f64()))),
     }
 }
@@ -441,10 +475,11 @@ pub(super) fn sorted(items: &Value, attribute: Option<&Value>, is_reversed: bool
             compare_items(first, key)?;
         }
     }
-    items.sort_by(|(key, _), (other, _)| compare_items(key, other).unwrap_or(Ordering::Equal));
-    if is_reversed {
-        items.reverse();
-    }
+    // Equal items keep their order.
+    items.sort_by(|(key, _), (other, _)| {
+        let order = compare_items(key, other).unwrap_or(Ordering::Equal);
+        if is_reversed { order.reverse() } else { order }
+    });
     Ok(items.into_iter().map(|(_, item)| item).collect())
 }
 

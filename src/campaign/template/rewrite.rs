@@ -184,8 +184,10 @@ impl<'t> Writer<'t> {
         };
         let outer = self.locals.len();
         let written: Vec<String> = targets.iter().map(|name| local(name)).collect();
+        let is_unpacked = !matches!(repeated.target, Expr::Var(_)) && written.len() == 1;
+        let written = written.join(", ") + if is_unpacked { "," } else { "" };
         self.locals.extend(targets);
-        self.write(&format!("{{% for {} in {items}", written.join(", ")));
+        self.write(&format!("{{% for {written} in {items}"));
         if let Some(filter) = &repeated.filter_expr {
             let filter = self.condition(filter)?;
             self.write(&format!(" if {filter}"));

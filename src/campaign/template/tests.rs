@@ -450,6 +450,36 @@ fn lists_and_maps_use_the_numbers_that_texts_spell() {
             "012 3.0 INR No. 3.02",
         ),
         ("{{ a | float }} {{ b | int }}", ["3", "2.5", "x"], "3.0 2"),
+        (
+            "{{ a + ' ' ~ b }} {{ a + ('-' + b) }} {{ a + [' ', b] | join }} {{ a | string + b | string }}",
+            ["12", "5", "x"],
+            "12 5 12-5 12 5 125",
+        ),
+        (
+            "{{ '12' in c | split(',') }} {{ '7' in [b] }} {{ '12' not in [a] }} {{ a in {'0012': 1} }} {{ '2' is in(a) }}",
+            ["12", "007", "0012,7"],
+            "False False False False True",
+        ),
+        (
+            "{{ [a, b] | select('number') | list | length }} {{ [a, c] | reject('number') | join }}",
+            ["12", "5", "x"],
+            "2 x",
+        ),
+        (
+            "{{ {'x': a} == {'x': 10} }} {{ [a] + [b] }} {{ a in [1] + [10] }}",
+            ["10", "5", "x"],
+            "True ['10', '5'] True",
+        ),
+        (
+            "{% for x, in [[1], [2]] %}{{ x }}{% endfor %} {{ a ** 2 }} {{ a | int(7) }} {{ b | round(a) }}",
+            ["0.0", "5.4", "x"],
+            "12 0.0 0 5.0",
+        ),
+        (
+            "{{ [{'n': 1, 'x': 'p'}, {'n': 1, 'x': 'q'}] | sort(attribute='n', reverse=true) | map(attribute='x') | join }}",
+            ["1", "5", "x"],
+            "pq",
+        ),
     ] {
         let found = rendered_body(text, &columns, &[a, b, c]).map_err(|skip| skip.detail);
         assert_eq!(found, Ok(json!(expected)), "{text}");
@@ -460,14 +490,13 @@ fn lists_and_maps_use_the_numbers_that_texts_spell() {
         "{% if b in 'gold,silver' %}VIP{% else %}no{% endif %}",
         "{{ a | float }}",
         "{{ a | int }}",
-        "{{ a | int(0) }}",
+        "{{ [a, b, '0012'] | sum }}",
     ] {
         let mixed = "y c 22 b a 34 19 c a 27 x 33 35 46 x z 45 36 y a 32";
         for a in ["inf", "nan", "1e999", &"9".repeat(41)] {
             let found = rendered_body(text, &columns, &[a, "", mixed]);
             let may_be_used = a.len() == 41 && text == "{{ a | float }}";
-            let may_be_zero = a == "nan" && text.contains("int(0)");
-            assert!(found.is_err() || may_be_used || may_be_zero, "{text} with {a}: {found:?}");
+            assert!(found.is_err() || may_be_used, "{text} with {a}: {found:?}");
         }
     }
 }
@@ -492,9 +521,17 @@ fn work_and_memory_of_a_template_are_bounded() {
         "{% for i in range(90) %}{% for j in range(90) %}{% if a > b %}{% endif %}{% endfor %}{% endfor %}x".into(),
         "{% for i in range(4000) %}{% if a in b %}{% endif %}{% endfor %}x".into(),
         "{% for i in range(3) %}{{ loop.cycle() }}{% endfor %}".into(),
+        "{{ a | replace(9, b) }}".into(),
+        "{{ a | replace('9', [b]) }}".into(),
+        "{{ [a] | replace('9', b) }}".into(),
+        "{{ a | join([b]) }}".into(),
+        "{{ range(3000) | join([b]) }}".into(),
+        "{{ [a] | map('replace', 9, b) | list }}".into(),
+        "{% for i in range(4000) %}{% if a is upper %}{% endif %}{% endfor %}x".into(),
+        "{% for i in range(4000) %}{% if a[-1] == 'x' %}{% endif %}{% endfor %}x".into(),
     ] {
         let Ok(template) = compile(&body(&text), &["a", "b"]) else { continue };
-        assert!(render(&template, &[&long, &long]).is_err(), "{}", &text[..60]);
+        assert!(render(&template, &[&long, &long]).is_err(), "{text:.60}");
     }
     let chain = format!("{}a{}", "(1 < ".repeat(12), " < 9)".repeat(12));
     let content = json!({ "type": "text", "text": { "body": format!("{{{{ {chain} }}}}").repeat(20) } });
@@ -520,7 +557,6 @@ fn no_value_makes_an_operator_fail_badly() {
         "{{ 1000000 * 'x' }}",
         "{{ [1] * 1000000 }}",
         "{{ (a ~ a) * 2 }}",
-        "{{ [1] + [2] }}",
         "{{ a + b }}",
     ] {
         let _ = rendered_body(text, &["a", "b"], &["", "7"]);

@@ -107,16 +107,17 @@ impl<'t> Writer<'t> {
 
     fn test(&mut self, test: &Test<'t>) -> Result<String, String> {
         known("test", test.name, &TESTS)?;
+        if let ("in", [CallArg::Pos(container)]) = (test.name, &test.args[..]) {
+            return self.membership("__in", &test.expr, container);
+        }
         let value = self.expression(&test.expr)?;
         let arguments = self.arguments(&test.args)?;
         let is_text = matches!(&test.args[..], [CallArg::Pos(argument)] if is_literal_text(argument));
         Ok(match own_test(test.name) {
             Some(filter @ ("__eq" | "__ne")) if is_text => format!("{value}|{filter}_text({arguments})"),
-            Some("__in") if let [CallArg::Pos(container)] = &test.args[..] => {
-                self.membership("__in", &value, container)?
-            }
             Some(filter) => format!("{value}|{filter}({arguments})"),
-            None => format!("({value} is {}({arguments}))", test.name),
+            // `__emit` counts the size of the value.
+            None => format!("({value}|__emit() is {}({arguments}))", test.name),
         })
     }
 
@@ -206,10 +207,10 @@ impl<'t> Writer<'t> {
         }
         let mut written = self.expression(first)?;
         // `+` after a literal text joins, also the values behind it.
-        let mut joins = is_literal_text(first);
+        let mut joins = is_joined(first);
         for operation in chain.into_iter().rev() {
             let right = self.expression(&operation.right)?;
-            joins |= is_literal_text(&operation.right);
+            joins |= is_joined(&operation.right);
             let filter = match operation.op {
                 BinOpKind::Add if joins => "__concat",
                 operator => calculation(operator).unwrap_or_default(),
@@ -270,19 +271,29 @@ impl<'t> Writer<'t> {
             CompareOpKind::Eq | CompareOpKind::Ne if is_literal_text(left) => (right, left, "_text"),
             _ => (left, right, ""),
         };
-        let left = self.expression(left)?;
         if matches!(operator, CompareOpKind::In | CompareOpKind::NotIn) {
-            return self.membership(filter, &left, right);
+            return self.membership(filter, left, right);
         }
+        let left = self.expression(left)?;
         Ok(format!("{left}|{filter}{text}({})", self.expression(right)?))
     }
 
-    /// Writes `in` or `not in`. Literal texts of a list are compared as they are written, so they are separate arguments.
-    fn membership(&mut self, filter: &str, value: &str, container: &Expr<'t>) -> Result<String, String> {
+    /// Writes `in` or `not in`. Literal texts are compared as they are written: those of a list are separate arguments.
+    fn membership(&mut self, filter: &str, value: &Expr<'t>, container: &Expr<'t>) -> Result<String, String> {
+        let is_text = is_literal_text(value);
+        let value = self.expression(value)?;
         let items = match container {
-            Expr::List(list) => &list.items,
-            Expr::Tuple(tuple) => &tuple.items,
-            other => return Ok(format!("{value}|{filter}({})", self.expression(other)?)),
+            Expr::List(list) if !is_text => &list.items,
+            Expr::Tuple(tuple) if !is_text => &tuple.items,
+            Expr::Map(map) if !is_text => &map.keys,
+            other => {
+                let container = self.expression(other)?;
+                return Ok(match (is_text, filter) {
+                    (false, _) => format!("{value}|{filter}({container})"),
+                    (true, "__in") => format!("{container}|__has_text({value})"),
+                    (true, _) => format!("(not {container}|__has_text({value}))"),
+                });
+            }
         };
         let (mut others, mut texts) = (Vec::new(), String::new());
         for item in items {
@@ -317,6 +328,19 @@ impl<'t> Writer<'t> {
             let _ = write!(written, "{comma}{}", self.expression(item)?);
         }
         Ok(written)
+    }
+}
+
+/// Returns whether a value is a text however its parts are written, so that `+` beside it joins.
+fn is_joined(expression: &Expr<'_>) -> bool {
+    match expression {
+        Expr::BinOp(binary) => match binary.op {
+            BinOpKind::Concat => true,
+            BinOpKind::Add => is_joined(&binary.left) || is_joined(&binary.right),
+            _ => false,
+        },
+        Expr::Filter(filter) => matches!(filter.name, "string" | "join"),
+        other => is_literal_text(other),
     }
 }
 
