@@ -66,7 +66,11 @@ impl CsvRows {
         let mut header = rows.record.clone();
         // Empty lines above the header do not count as rows.
         let mut above = rows.empty_rows;
+        let is_data = |line: &csv::ByteRecord| line.iter().any(|name| is_phone_number(name, settings));
         if !rows.advance()? {
+            if is_data(&header) {
+                return Err(AudienceError::NoHeader(name(path)));
+            }
             rows.columns = self::header(&header, path)?;
             return Err(AudienceError::HeaderOnly(name(path)));
         }
@@ -78,7 +82,7 @@ impl CsvRows {
                 return Err(AudienceError::HeaderOnly(name(path)));
             }
         }
-        if header.iter().any(|name| is_phone_number(name, settings)) {
+        if is_data(&header) {
             return Err(AudienceError::NoHeader(name(path)));
         }
         rows.columns = self::header(&header, path)?;

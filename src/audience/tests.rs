@@ -226,6 +226,7 @@ fn a_file_that_is_not_a_list_says_what_it_is_and_what_to_do() {
             &b"9876543210,Asha\n9876543211,Ravi\n"[..],
             "the first line contains a phone number; add a line above",
         ),
+        ("a.csv", b"9876543210,Asha\n", "the first line contains a phone number; add a line above"),
         (
             "a.csv",
             b"phone,name,name\n9876543210,a,b\n",

@@ -89,7 +89,7 @@ fn as_text(prepared: &LoadedJob, account: &Account, found: &Checked) -> String {
     let job = &prepared.job;
     let limits: Vec<String> = [
         ("the job's messages", job.limits.messages),
-        ("the account's messages", account.limits.rates().messages),
+        ("the sender number's messages", account.limits.rates().messages),
         ("the account's requests", account.limits.rates().requests),
     ]
     .into_iter()

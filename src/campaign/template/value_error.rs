@@ -10,7 +10,7 @@ pub(super) enum ValueError {
     #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
     NoTruth,
     #[error(
-        "a value that is used as a number, in a calculation or a comparison, is not written as one, e.g. 1499.50; | replace removes \
+        "a calculation or a comparison needs a number, written as in 1499.50, but a value is written differently; | replace removes \
          separators"
     )]
     NoNumber,
