@@ -40,7 +40,7 @@ pub(super) struct Faults {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
     /// Provider's code, and the share of requests or messages that get it, e.g. E110=5% or 131026=0.1; entry:503=1%
-    /// fails single messages of Exotel requests; codes of other providers have no effect; repeatable
+    /// fails single messages of Exotel requests; a provider that lacks a code ignores it; repeatable
     #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
     fault: Vec<(String, f64)>,
     /// Rate limit of requests, e.g. 200/min; above it requests get 429
@@ -58,7 +58,7 @@ pub(super) struct Reports {
     /// URL for reports of messages without a URL of their own, e.g. of Kaleyra and Meta
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
-    /// URL for replies; stands in for the sender number's webhook
+    /// URL for replies, in place of the sender number's webhook
     #[arg(long = "callback-number-url", value_name = "URL")]
     number_url: Option<String>,
     /// Maximum delay of reports, e.g. 50ms or 2s

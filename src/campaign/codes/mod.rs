@@ -118,7 +118,7 @@ impl Effect {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "nothing",
-            Self::Reject => "rejects the message",
+            Self::Reject => "counts the message as rejected",
             Self::Retry => "retries the message later",
             Self::Slow => "slows the account down and retries the message",
             Self::SlowFlow => "slows every campaign with this flow down",

@@ -11,9 +11,9 @@ use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
 use super::numbers::{ShownNumber, truth};
-use super::operations;
 use super::title_case::{capitalized, title};
 use super::value_error::ValueError;
+use super::{lists, operations};
 
 /// Maximum size of a value, in bytes, far above the longest message.
 pub(super) const VALUE: usize = 64 * 1024;
@@ -71,28 +71,28 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
         let extreme = move |items: Value, named: Kwargs| {
             let attribute: Option<Value> = named.get("attribute")?;
             named.assert_all_used()?;
-            operations::extreme(&items, wanted, attribute.as_ref())
+            lists::extreme(&items, wanted, attribute.as_ref())
         };
         bound_filter(jinja, name, Value::from_function(extreme));
     }
     let sum = |items: Value, named: Kwargs| {
         let attribute: Option<Value> = named.get("attribute")?;
         named.assert_all_used()?;
-        operations::sum(&items, attribute.as_ref())
+        lists::sum(&items, attribute.as_ref())
     };
     bound_filter(jinja, "sum", Value::from_function(sum));
     let sort = |items: Value, named: Kwargs| {
         let attribute: Option<Value> = named.get("attribute")?;
         let is_reversed: Option<bool> = named.get("reverse")?;
         named.assert_all_used()?;
-        operations::sorted(&items, attribute.as_ref(), is_reversed.unwrap_or_default())
+        lists::sorted(&items, attribute.as_ref(), is_reversed.unwrap_or_default())
     };
     bound_filter(jinja, "sort", Value::from_function(sort));
     let sort_pairs = |map: Value, named: Kwargs| {
         let by: Option<String> = named.get("by")?;
         let is_reversed: Option<bool> = named.get("reverse")?;
         named.assert_all_used()?;
-        operations::sorted_pairs(&map, by.as_deref() == Some("value"), is_reversed.unwrap_or_default())
+        lists::sorted_pairs(&map, by.as_deref() == Some("value"), is_reversed.unwrap_or_default())
     };
     bound_filter(jinja, "dictsort", Value::from_function(sort_pairs));
     // Each value is checked before it is printed.
@@ -103,7 +103,7 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     };
     bound_filter(jinja, "__add", two(operations::add));
     bound_filter(jinja, "__concat", two(operations::concat));
-    let slice = |value: Value, bounds: Rest<Value>| operations::slice(&value, &bounds);
+    let slice = |value: Value, bounds: Rest<Value>| lists::slice(&value, &bounds);
     bound_filter(jinja, "__slice", Value::from_function(slice));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {

@@ -3,7 +3,7 @@
 //! Most placeholders are a column with a default and common filters: `placeholder.rs` renders these. Any other string
 //! is rendered by minijinja. A property test compares the two.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::LazyLock};
 
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
@@ -33,6 +33,18 @@ pub(super) struct Compiler<'a> {
     /// Size of the rewritten strings, in bytes.
     rewritten: usize,
 }
+
+/// The filters, tests and limits of every template. Copies share them.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut jinja = Environment::new();
+    jinja.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    jinja.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    jinja.set_syntax(rewrite::jinja_syntax());
+    jinja.set_fuel(Some(FUEL));
+    bound(&mut jinja);
+    add_operators(&mut jinja);
+    jinja
+});
 
 /// A compiled string.
 pub(super) enum Text {
@@ -86,14 +98,7 @@ pub(super) enum Piece {
 
 impl<'a> Compiler<'a> {
     pub(super) fn new(columns: &'a Columns) -> Self {
-        let mut jinja = Environment::new();
-        jinja.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        jinja.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        jinja.set_syntax(rewrite::jinja_syntax());
-        jinja.set_fuel(Some(FUEL));
-        bound(&mut jinja);
-        add_operators(&mut jinja);
-        Self { columns, used: Vec::new(), jinja, rewritten: 0 }
+        Self { columns, used: Vec::new(), jinja: ENVIRONMENT.clone(), rewritten: 0 }
     }
 
     /// Compiles a string with placeholders; if `is_text`, its value is always a text. The error says what is wrong

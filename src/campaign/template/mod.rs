@@ -9,6 +9,7 @@ mod compile;
 mod envelope;
 mod expression;
 mod json_text;
+mod lists;
 mod numbers;
 mod operations;
 mod placeholder;

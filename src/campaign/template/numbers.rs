@@ -141,8 +141,28 @@ impl PartialOrd for Number {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Int(number), Self::Int(other)) => Some(number.cmp(other)),
-            _ => self.as_f64().partial_cmp(&other.as_f64()),
+            (Self::Float(number), Self::Float(other)) => number.partial_cmp(other),
+            (Self::Int(number), Self::Float(other)) => compare_exactly(*number, *other),
+            (Self::Float(number), Self::Int(other)) => {
+                compare_exactly(*other, *number).map(Ordering::reverse)
+            }
         }
+    }
+}
+
+/// Compares without rounding: rounded comparisons have no order, and sorting by them panics.
+fn compare_exactly(whole: i128, number: f64) -> Option<Ordering> {
+    // Beyond the whole numbers; the first float above them is 2^127.
+    let limit = i128::MAX as f64;
+    if number.is_nan() {
+        None
+    } else if number >= limit {
+        Some(Ordering::Less)
+    } else if number < -limit {
+        Some(Ordering::Greater)
+    } else {
+        // A fraction decides between equal whole numbers.
+        Some(whole.cmp(&(number.trunc() as i128)).then(0.0_f64.total_cmp(&number.fract())))
     }
 }
 
@@ -187,6 +207,32 @@ mod tests {
             truth(&ShownNumber::for_filter("bool", ShownNumber::value("FALSE", 0.0, false))),
             Some(false)
         );
+    }
+
+    #[test]
+    fn whole_numbers_and_floats_have_one_order() {
+        let big = 9_007_199_254_740_992_i128;
+        let ordered = [
+            Number::Float(-1e300),
+            Number::Int(i128::MIN),
+            Number::Float(-0.5),
+            Number::Int(0),
+            Number::Float(0.5),
+            Number::Int(1),
+            Number::Int(big),
+            Number::Int(big + 1),
+            Number::Float(9_007_199_254_740_994.0),
+            Number::Int(i128::MAX),
+            Number::Float(1e300),
+        ];
+        for (nth, number) in ordered.iter().enumerate() {
+            for (other_nth, other) in ordered.iter().enumerate() {
+                assert_eq!(number.partial_cmp(other), Some(nth.cmp(&other_nth)), "{number:?} {other:?}");
+            }
+        }
+        assert_eq!(Number::Int(3), Number::Float(3.0));
+        assert_eq!(Number::Int(0), Number::Float(-0.0));
+        assert_eq!(Number::Int(3).partial_cmp(&Number::Float(f64::NAN)), None);
     }
 
     #[test]

@@ -461,6 +461,11 @@ fn lists_and_maps_use_the_numbers_that_texts_spell() {
             "False False False False True",
         ),
         (
+            "{{ [a, b] | select('int') | list | length }} {{ [9007199254740993, 9007199254740992.0, a] | sort | last }}",
+            ["12", "5", "x"],
+            "2 9007199254740993",
+        ),
+        (
             "{{ [a, b] | select('number') | list | length }} {{ [a, c] | reject('number') | join }}",
             ["12", "5", "x"],
             "2 x",

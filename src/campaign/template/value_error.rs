@@ -15,7 +15,7 @@ pub(super) enum ValueError {
     )]
     NoNumber,
     #[error(
-        "\"+\" adds numbers such as 1499.50, and one of its values is written differently; to join values, write ~"
+        "\"+\" can add only values written as numbers such as 1499.50, and one of the two values is not; to join values, write ~"
     )]
     Sum,
     #[error("the filter {0} cannot use a value; write | {0}(0) to use 0 for a value that is not a number")]

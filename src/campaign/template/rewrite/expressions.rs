@@ -372,7 +372,6 @@ fn own_test(name: &str) -> Option<&'static str> {
         "le" => "__le",
         "gt" | "greaterthan" => "__gt",
         "ge" => "__ge",
-        "in" => "__in",
         "true" => "__is_true",
         "false" => "__is_false",
         "number" => "__is_number",
