@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use fantoccini::actions::{InputSource, KeyAction, KeyActions};
+use fantoccini::actions::{InputSource, KeyAction, KeyActions, MouseActions, PointerAction};
 use fantoccini::elements::Element;
 use fantoccini::error::CmdError;
 use fantoccini::key::Key;
@@ -680,4 +680,109 @@ async fn a_form_is_filled_in_by_keyboard() {
     browser.press("First Name").await;
     let typed = browser.evaluate(&format!("document.querySelector('{body}').value")).await;
     assert_eq!(typed, json!("Dear {{ First_Name }}"));
+}
+
+/// What a person selects or points at stays while the page is live, and a long name fits into every width.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_is_read_does_not_move() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let recipients: Vec<Value> =
+        (0..600).map(|row| json!({ "phone": format!("+9198765{row:05}"), "name": "Asha" })).collect();
+    let job = json!({ "version": 1, "id": "long", "name": "W".repeat(100), "account": "main", "from": "+912248931479",
+        "audience": { "recipients": recipients }, "message": { "type": "text", "text": { "body": "Hello {{ name }}" } },
+        "limits": { "messages": "5/s,burst=1" } });
+    let sent = service.send(service.request(reqwest::Method::POST, "/campaigns", "").json(&job)).await;
+    assert_eq!(sent.status, 201, "{sent:?}");
+    let accepted = async || {
+        let status = service.send(service.request(reqwest::Method::GET, "/campaigns/long", "")).await.json();
+        status["counts"]["accepted"].as_u64().unwrap()
+    };
+    let more = async |count: u64| {
+        let (before, start) = (accepted().await, Instant::now());
+        while accepted().await < before + count {
+            assert!(start.elapsed() < LONG);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let browser = Browser::start(&service.url, true).await;
+    browser.open("/").await;
+    browser.shows(&"W".repeat(100)).await;
+    browser.is_accessible().await;
+    browser.open("/campaigns/long").await;
+    browser.shows("Sending:").await;
+    browser.is_accessible().await;
+
+    // Selected text stays, while the rest of the page is updated.
+    let text = |id: &str| format!("document.getElementById('{id}').textContent");
+    browser.evaluate("getSelection().selectAllChildren(document.querySelector('#funnel table'))").await;
+    let (funnel, head) = (browser.evaluate(&text("funnel")).await, browser.evaluate(&text("head")).await);
+    let selected = browser.evaluate("getSelection().toString()").await;
+    more(10).await;
+    let start = Instant::now();
+    while browser.evaluate(&text("head")).await == head {
+        assert!(start.elapsed() < LONG, "{head}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(browser.evaluate(&text("funnel")).await, funnel);
+    assert_eq!(browser.evaluate("getSelection().toString()").await, selected);
+    browser.evaluate("getSelection().removeAllRanges()").await;
+    let start = Instant::now();
+    while browser.evaluate(&text("funnel")).await == funnel {
+        assert!(start.elapsed() < LONG, "{funnel}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // A button under a moving pointer stays where it is.
+    let button = "document.querySelector('#head button, #head a.button')";
+    browser
+        .evaluate(&format!("{button}.isTheSame = true; {button}.scrollIntoView({{ block: 'center' }})"))
+        .await;
+    let place = format!(
+        "(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({button}.getBoundingClientRect())"
+    );
+    let place = browser.evaluate(&place).await;
+    let (x, y) = (place[0].as_f64().unwrap(), place[1].as_f64().unwrap());
+    let pointer = MouseActions::new("mouse".into());
+    let pointer = pointer.then(PointerAction::MoveTo { duration: None, x, y });
+    browser.client.perform_actions(pointer).await.unwrap();
+    browser
+        .evaluate("setInterval(() => document.dispatchEvent(new PointerEvent('pointermove', { bubbles: true })), 100)")
+        .await;
+    assert_eq!(browser.evaluate(&format!("{button}.isTheSame && {button}.matches(':hover')")).await, true);
+    more(10).await;
+    assert_eq!(browser.evaluate(&format!("{button}.isTheSame ?? false")).await, true);
+}
+
+/// Numbers that cannot be read are counted, listed, and made readable by a country.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_with_unreadable_numbers_say_what_to_do() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let browser = Browser::start(&service.url, true).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    browser.open("/suppressed").await;
+    let stop = file("stop.csv", "phone\n+919876500001\n12\nnobody\n");
+    browser.find("#file").await.send_keys(&stop).await.unwrap();
+    browser.press("Import").await;
+    browser.shows("stop.csv: 1 number added, 2 rows couldn’t be read (rows 2, 3).").await;
+    let download = "document.querySelector('a[download][href^=\"data:text/csv\"]') !== null";
+    assert_eq!(browser.evaluate(download).await, true);
+    browser.is_accessible().await;
+
+    browser.open("/new").await;
+    browser.fill("#name", "Clinic").await;
+    let rows: String = (0..25).map(|row| format!("98765400{row:02},Asha\n")).collect();
+    let clinic = file("clinic.csv", &format!("Mobile Number,First Name\n{rows}"));
+    browser.find("#file").await.send_keys(&clinic).await.unwrap();
+    browser.press("Upload and continue").await;
+    browser.shows("25 of 25 unreadable numbers would be valid in").await;
+    browser.is_accessible().await;
+    browser.choose("#region", "[value=IN]").await;
+    browser.press("Refresh preview").await;
+    browser.shows("25 people").await;
+    browser.shows("+919876540000").await;
 }
