@@ -97,8 +97,8 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
                 };
                 (state.nth, opened)
             };
-            let told = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
-            if let Some(opened) = told {
+            let result = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
+            if let Some(opened) = result {
                 return opened.map(|connection| (nth, connection));
             }
             // Its opening was cancelled.
@@ -121,7 +121,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
     ) -> watch::Receiver<Option<Result<T, E>>> {
         state.nth += 1;
         let (nth, slot) = (state.nth, self.clone());
-        let (tell, opened) = watch::channel(None);
+        let (sender, opened) = watch::channel(None);
         let task = tokio::spawn(async move {
             let opened = opening.await;
             {
@@ -131,7 +131,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
                 }
                 state.connection = opened.as_ref().ok().cloned();
             }
-            tell.send_replace(Some(opened));
+            sender.send_replace(Some(opened));
         });
         state.opening = Some(Opening { opened: opened.clone(), task: task.abort_handle() });
         opened

@@ -41,7 +41,7 @@ impl<L: Ledger> Reports<L> {
         address: &CallbackAddress,
         report: &DeliveryReport,
     ) -> Result<Option<MessageRef>, LedgerError> {
-        let (Some(within), DeliveryUpdate::Reply(reply)) = (address.account.answers_within, &report.news)
+        let (Some(within), DeliveryUpdate::Reply(reply)) = (address.account.answers_within, &report.update)
         else {
             return Ok(None);
         };

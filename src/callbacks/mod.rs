@@ -195,7 +195,7 @@ impl<L: Ledger> Reports<L> {
             effects = self.apply(Some(&answered), report, now).await?;
             message = Some(answered);
         }
-        if let DeliveryUpdate::Reply(reply) = &report.news
+        if let DeliveryUpdate::Reply(reply) = &report.update
             && effects.as_ref().is_none_or(|effects| effects.is_news)
             && self.stop_words.is_one(&reply.content)
         {
@@ -227,7 +227,7 @@ impl<L: Ledger> Reports<L> {
             } else {
                 Vec::new()
             };
-            if let DeliveryUpdate::Reply(reply) = &report.news {
+            if let DeliveryUpdate::Reply(reply) = &report.update {
                 // Published, then marked as published, then acknowledged to the provider, which repeats the callback if
                 // this process dies in between. So a reply is never lost.
                 self.publisher.events.publish_confirmed(&events).await?;
@@ -235,7 +235,7 @@ impl<L: Ledger> Reports<L> {
                 self.ledger.answer_published(&message.campaign, message.batch, answer).await?;
             } else {
                 self.publisher.publish(events);
-                self.check_flow(address, &message.campaign, &report.news).await?;
+                self.check_flow(address, &message.campaign, &report.update).await?;
             }
         }
         Ok(message)
@@ -255,7 +255,7 @@ impl<L: Ledger> Reports<L> {
             sid: report.sid.clone(),
             // The provider's clock may be ahead: no report is from the future.
             at: report.at.unwrap_or(now).clamp(1, now),
-            news: report.news.clone(),
+            update: report.update.clone(),
         };
         self.collector.apply(message.campaign.clone(), message.batch, report).await
     }

@@ -40,7 +40,7 @@ pub struct DeliveryReport {
     /// Time of the event, in milliseconds since 1970, if the report has it.
     pub at: Option<i64>,
     /// The event.
-    pub news: DeliveryUpdate,
+    pub update: DeliveryUpdate,
 }
 
 /// An event of a message.

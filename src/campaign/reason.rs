@@ -177,10 +177,10 @@ impl Reason {
     }
 
     /// Returns whether it reports this problem of a backend.
-    pub fn tells_of(&self, trouble: &str) -> bool {
+    pub fn mentions(&self, problem: &str) -> bool {
         match self {
-            Self::Backend { detail } => detail == trouble,
-            Self::Notice { beside: Some(beside), .. } => beside.tells_of(trouble),
+            Self::Backend { detail } => detail == problem,
+            Self::Notice { beside: Some(beside), .. } => beside.mentions(problem),
             _ => false,
         }
     }
@@ -306,8 +306,8 @@ mod tests {
         let earlier = Reason::Text { text: "no money".into() };
         assert_eq!(Reason::read(Some("no money"), data.as_deref()), Some(earlier));
         assert_eq!(notice.to_string(), format!("{text}; waits: no room"));
-        assert!(notice.tells_of("no room") && notice.passes_on(&paused));
-        assert!(!notice.tells_of(text) && !notice.passes_on(&KeptNotice::Text(text.into())));
+        assert!(notice.mentions("no room") && notice.passes_on(&paused));
+        assert!(!notice.mentions(text) && !notice.passes_on(&KeptNotice::Text(text.into())));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::sender::{SenderContext, until_given_up};
 use super::{
-    DispatchError, RETRY, TRIES, answer_decision::AfterResponse, in_flight::InFlight, permit::SendPermit,
+    DispatchError, RETRY, TRIES, after_response::AfterResponse, in_flight::InFlight, permit::SendPermit,
     request::SendResult,
 };
 use crate::campaign::{Doubt, Reason, SkipReason};

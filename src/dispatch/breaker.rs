@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::supervisor::{CampaignSupervisor, Idle};
 use super::{
-    DispatchError, Events, answer_decision::AfterResponse, permit::SendPermit, request::SendResult,
+    DispatchError, Events, after_response::AfterResponse, permit::SendPermit, request::SendResult,
     sender::SenderContext, sender_pool::SenderPool,
 };
 use crate::campaign::{CampaignState, Job, Reason};

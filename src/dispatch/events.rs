@@ -211,7 +211,7 @@ impl Events {
         if effect.settled {
             events.push(event(EventName::MessageAccepted, &try_of, accepted(None, "")));
         }
-        match &report.news {
+        match &report.update {
             DeliveryUpdate::Delivery { state, code, text } => {
                 let name = match state {
                     Delivery::Sent => EventName::MessageSent,

@@ -9,7 +9,7 @@
 //! 4. a batch is acknowledged after its outcomes are recorded.
 
 mod account;
-mod answer_decision;
+mod after_response;
 mod arrivals;
 mod batch_run;
 mod breaker;

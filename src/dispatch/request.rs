@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::answer_decision::{AfterResponse, DecisionInputs, decide};
+use super::after_response::{AfterResponse, DecisionInputs, decide};
 use super::{DispatchError, TRIES, sender::SenderContext};
 use crate::campaign::job::OnInDoubt;
 use crate::ledger::{BatchWriter, ClaimPurpose, Ledger, Outcome};
@@ -65,16 +65,16 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
                 return Ok(SendResult::Answered { asked, next, open: Vec::new(), permit: Some(permit) });
             }
         };
-        let (answer, latency) = self.post(queued, claimed, claim.start_by, body).await;
+        let (response, latency) = self.post(queued, claimed, claim.start_by, body).await;
         let provider = &self.account.provider;
-        let request = answer.as_ref().ok().and_then(|reply| provider.request_id(reply));
-        let known_as = answer.as_ref().ok().and_then(|reply| provider.recipient(reply));
-        let answer = answer.map(|reply| classify(&reply, provider.parse(&reply, claimed.len())));
-        let around = DecisionInputs {
+        let request = response.as_ref().ok().and_then(|reply| provider.request_id(reply));
+        let known_as = response.as_ref().ok().and_then(|reply| provider.recipient(reply));
+        let response = response.map(|reply| classify(&reply, provider.parse(&reply, claimed.len())));
+        let inputs = DecisionInputs {
             resend: self.job.on_in_doubt == OnInDoubt::Resend,
             gives_up: queued.attempt + 1 >= TRIES && self.state.has_recent_success(),
         };
-        let decision = decide(answer, claimed, around);
+        let decision = decide(response, claimed, inputs);
         let (next, open) = (decision.next, decision.again);
         let went_well = matches!(next, AfterResponse::Done);
         self.account.limits.concurrency.answered(latency, went_well);
@@ -141,23 +141,23 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         let traced = traces::request(&self.job.account, &self.endpoint, claimed.len());
         // Parallel to the request, so that it adds no latency; complete before the outcomes are recorded.
         let sending = async {
-            let answer = self.account.transport.post(request, start_by).await;
-            (answer, begun.elapsed())
+            let response = self.account.transport.post(request, start_by).await;
+            (response, begun.elapsed())
         };
-        let ((answer, latency), noted) = tokio::join!(sending, self.note_sent(queued, claimed));
+        let ((response, latency), noted) = tokio::join!(sending, self.note_sent(queued, claimed));
         if let Err(error) = noted {
             tracing::warn!(
                 campaign = %self.id, error = %error,
                 "could not index sent messages; replies without a reference may not be matched"
             );
         }
-        traced.end(match &answer {
+        traced.end(match &response {
             Ok(reply) => Ok(reply.status),
             Err(Failure::NotSent(_)) => Err("not_sent"),
             Err(Failure::MayBeSent(_)) => Err("in_doubt"),
         });
         let account = self.job.account.clone();
         metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);
-        (answer, latency)
+        (response, latency)
     }
 }

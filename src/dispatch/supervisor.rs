@@ -350,7 +350,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let reason = campaign.reason.as_ref();
         if let Some(error) = self.ledger.health_error().or_else(|| self.queue.health_error()) {
-            if lease.leads && !reason.is_some_and(|reason| reason.tells_of(&error)) {
+            if lease.leads && !reason.is_some_and(|reason| reason.mentions(&error)) {
                 // A sender of another worker has replaced the reason.
                 self.shown = None;
             }

@@ -23,13 +23,13 @@ pub struct MessageReport {
     /// Time of the event, in milliseconds since 1970.
     pub at: i64,
     /// What happened.
-    pub news: DeliveryUpdate,
+    pub update: DeliveryUpdate,
 }
 
 impl MessageReport {
     /// Returns whether it is a reply.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self.news, DeliveryUpdate::Reply(_))
+        matches!(self.update, DeliveryUpdate::Reply(_))
     }
 }
 
@@ -138,7 +138,7 @@ impl Deliveries {
         }
         let before = self.0[place].clone();
         let after = &mut self.0[place];
-        match &report.news {
+        match &report.update {
             DeliveryUpdate::Delivery { state, code, text } => {
                 let code = code.as_deref().unwrap_or_default();
                 after.step(*state, report.at, code);
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn report(message: u8, state: usize, at: i64) -> MessageReport {
-        let news = match Delivery::ALL.get(state) {
+        let update = match Delivery::ALL.get(state) {
             Some(state) => {
                 DeliveryUpdate::Delivery { state: *state, code: Some("131026".into()), text: "why".into() }
             }
@@ -277,7 +277,7 @@ mod tests {
                 details: BTreeMap::new(),
             }),
         };
-        MessageReport { message, sid: None, at, news }
+        MessageReport { message, sid: None, at, update }
     }
 
     proptest! {

@@ -133,7 +133,7 @@ pub(super) fn of_meta(body: &Value) -> Vec<DeliveryReport> {
                 custom_data: None,
                 sid: to_text(message.pointer("/context/id")),
                 at: time(message.get("timestamp")),
-                news: DeliveryUpdate::Reply(Reply {
+                update: DeliveryUpdate::Reply(Reply {
                     id,
                     details: details(&message, profile(&value, &message)),
                     content,
@@ -160,7 +160,7 @@ fn status(status: &Value) -> Option<DeliveryReport> {
             .and_then(|both| both.split_once(' ').map(|(_, own)| own.to_owned())),
         sid: to_text(status.get("id")),
         at: time(status.get("timestamp")),
-        news: DeliveryUpdate::Delivery {
+        update: DeliveryUpdate::Delivery {
             state: state(status["status"].as_str()?)?,
             code: to_text(error("/errors/0/code")),
             text,
@@ -213,11 +213,13 @@ mod tests {
         let reports = of_meta(&body);
         assert_eq!(reports.len(), 3);
         assert_eq!(reports[0].message.as_ref().unwrap().to_string(), "c1.7.3");
-        assert!(matches!(&reports[1].news, DeliveryUpdate::Delivery { state: Delivery::Failed, code, text }
-            if code.as_deref() == Some("131026") && text == "Message undeliverable: why"));
+        assert!(
+            matches!(&reports[1].update, DeliveryUpdate::Delivery { state: Delivery::Failed, code, text }
+            if code.as_deref() == Some("131026") && text == "Message undeliverable: why")
+        );
         assert_eq!(reports[2].message.as_ref().unwrap().to_string(), "c1.7.3");
         assert!(
-            matches!(&reports[2].news, DeliveryUpdate::Reply(reply) if matches!(&reply.content, ReplyContent::Flow(_)))
+            matches!(&reports[2].update, DeliveryUpdate::Reply(reply) if matches!(&reply.content, ReplyContent::Flow(_)))
         );
     }
 }

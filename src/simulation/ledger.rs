@@ -191,7 +191,7 @@ impl Batches for Remote {
         }
         let is_forced = self.breaks(Broken::VersionCheck);
         let swapped = ask!(self, ledger => ledger.swap(swap, is_forced))?;
-        self.node.world.tell(|| format!("worker {}: {}: {swapped:?}", self.node.number, swap.shown()));
+        self.node.world.log(|| format!("worker {}: {}: {swapped:?}", self.node.number, swap.shown()));
         Ok(swapped)
     }
 

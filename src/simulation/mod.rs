@@ -100,7 +100,7 @@ struct World {
     faults: Faults,
     state: Mutex<Seen>,
     /// Whether events are printed.
-    tells: bool,
+    logs: bool,
 }
 
 /// The observations of a run.
@@ -135,8 +135,8 @@ impl World {
     }
 
     /// Prints an event, if events are printed.
-    fn tell(&self, what: impl FnOnce() -> String) {
-        if self.tells {
+    fn log(&self, what: impl FnOnce() -> String) {
+        if self.logs {
             let at = simulated::true_time().unwrap_or_default() - simulated::EPOCH;
             eprintln!("{:>9.3} {}", at as f64 / 1000.0, what());
         }

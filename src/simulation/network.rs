@@ -81,12 +81,12 @@ async fn post(
     // The request is now in flight.
     if !ledger.are_being_sent(&to) {
         let wrong = format!("worker {} sends without a claim: {}", node.number, shown(&to));
-        world.tell(|| wrong.clone());
+        world.log(|| wrong.clone());
         world.seen().wrong.get_or_insert(wrong);
     }
     let unknown = |cause: DoubtCause, why: &str| {
         world.seen().unknown.extend(&to);
-        world.tell(|| format!("worker {}: {why}: {}", node.number, shown(&to)));
+        world.log(|| format!("worker {}: {why}: {}", node.number, shown(&to)));
         Err(Failure::MayBeSent(cause.into()))
     };
     if left.is_zero() || cuts(0.02) {
@@ -98,11 +98,11 @@ async fn post(
             let refused: Vec<bool> =
                 to.iter().map(|_| world.goes_wrong(world.faults.provider, 0.03)).collect();
             accept(world, to.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(to, _)| *to));
-            world.tell(|| format!("worker {}: accepted: {}, rejected {refused:?}", node.number, shown(&to)));
+            world.log(|| format!("worker {}: accepted: {}, rejected {refused:?}", node.number, shown(&to)));
             entries(&request.body, &refused)
         }
         ScriptedResponse::Refused(status, body) => {
-            world.tell(|| format!("worker {}: {status}: {}", node.number, shown(&to)));
+            world.log(|| format!("worker {}: {status}: {}", node.number, shown(&to)));
             (status, body.to_string())
         }
         ScriptedResponse::Unclear(status, body) => {
@@ -110,7 +110,7 @@ async fn post(
                 accept(world, to.iter().copied());
             }
             world.seen().unknown.extend(&to);
-            world.tell(|| format!("worker {}: {status} {body:?}: {}", node.number, shown(&to)));
+            world.log(|| format!("worker {}: {status} {body:?}: {}", node.number, shown(&to)));
             (status, body.to_owned())
         }
     };

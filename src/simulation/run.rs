@@ -67,16 +67,16 @@ struct RunningWorker {
 }
 
 /// Runs a seed. Returns a summary, or the violated invariant.
-pub(super) fn run(seed: u64, broken: Option<Broken>, tells: bool) -> Result<String, String> {
+pub(super) fn run(seed: u64, broken: Option<Broken>, logs: bool) -> Result<String, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let done = runtime.block_on(async {
         simulated::begin(seed);
         let faults = Faults::by_chance(broken);
-        if tells {
+        if logs {
             eprintln!("seed {seed}: {faults:?}");
         }
-        let world = Arc::new(World { faults, state: parking_lot::Mutex::default(), tells });
+        let world = Arc::new(World { faults, state: parking_lot::Mutex::default(), logs });
         let run = SimulationRun::new(&world);
         run.whole().await
     });
@@ -169,7 +169,7 @@ impl SimulationRun {
         let context = Context::new(accounts, Audiences::default(), Events::default(), false);
         let (home, stop) = ((self.broker.clone(), node.clone()), CancellationToken::new());
         let stopped = stop.clone();
-        self.world.tell(|| format!("worker {} begins", node.number));
+        self.world.log(|| format!("worker {} begins", node.number));
         let task = tokio::spawn(async move {
             let (_, registered) = mpsc::channel(1);
             work::<Remote, SimulatedQueue>(
@@ -212,7 +212,7 @@ impl SimulationRun {
             self.happen(&people).await;
         }
         self.world.seen().is_calm = true;
-        self.world.tell(|| "the faults end".into());
+        self.world.log(|| "the faults end".into());
         if self.living().is_empty() {
             self.begin_worker();
         }
@@ -283,7 +283,7 @@ impl SimulationRun {
         match one_of(8) {
             0 if faults.crashes && !living.is_empty() => {
                 let worker = &self.workers[living[one_of(living.len())]];
-                self.world.tell(|| format!("worker {} crashes", worker.node.number));
+                self.world.log(|| format!("worker {} crashes", worker.node.number));
                 worker.node.die();
                 worker.task.abort();
                 self.broker.lose_connection(worker.node.number);
@@ -291,7 +291,7 @@ impl SimulationRun {
             1 if faults.freezes && !living.is_empty() => {
                 let worker = &self.workers[living[one_of(living.len())]];
                 let time = Duration::from_secs_f64(chance() * 40.0);
-                self.world.tell(|| format!("worker {} freezes for {time:.1?}", worker.node.number));
+                self.world.log(|| format!("worker {} freezes for {time:.1?}", worker.node.number));
                 worker.node.freeze(time);
                 if chance() < 0.7 {
                     // The broker closes the connection.
@@ -302,7 +302,7 @@ impl SimulationRun {
             3 if living.len() < 3 => self.begin_worker(),
             4 if faults.crashes && living.len() > 1 => {
                 let worker = &self.workers[living[0]];
-                self.world.tell(|| format!("worker {} is stopped", worker.node.number));
+                self.world.log(|| format!("worker {} is stopped", worker.node.number));
                 worker.stop.cancel();
             }
             5 if faults.people => {
@@ -326,7 +326,7 @@ impl SimulationRun {
             }
             7 if !self.rates.is_empty() => {
                 let (at, rate) = Self::limit();
-                self.world.tell(|| format!("the limit is now {rate}"));
+                self.world.log(|| format!("the limit is now {rate}"));
                 self.rates.push((at, rate));
                 for worker in &self.workers {
                     worker.account.limits.set_rates(Rates { messages: Some(rate), ..Rates::default() });
@@ -338,7 +338,7 @@ impl SimulationRun {
 
     /// Carries out an operator's action on a campaign.
     async fn act(&self, people: &Remote, id: &CampaignId, action: Action) {
-        self.world.tell(|| format!("an operator: {id} {action:?}"));
+        self.world.log(|| format!("an operator: {id} {action:?}"));
         if matches!(action, Action::Resolve { resend: true, .. }) {
             let states: HashMap<Phone, MessageState> = self.states(id).await.into_iter().collect();
             let recipients = self.campaigns.iter().filter(|campaign| campaign.id == *id);
@@ -382,14 +382,14 @@ impl SimulationRun {
                 let mut reports = Vec::new();
                 for (place, (_, phone)) in (0..).zip(&stored.batch.recipients) {
                     if self.world.seen().taken.contains_key(phone) && chance() < 0.3 {
-                        let news = DeliveryUpdate::Delivery {
+                        let update = DeliveryUpdate::Delivery {
                             state: Delivery::Delivered,
                             code: None,
                             text: String::new(),
                         };
                         let at = simulated::true_time().unwrap_or_default();
                         let sid = Some("sid-reported".to_owned());
-                        reports.push(MessageReport { message: place, sid, at, news });
+                        reports.push(MessageReport { message: place, sid, at, update });
                     }
                 }
                 if !reports.is_empty() {

@@ -1146,7 +1146,7 @@ fn exotels_callbacks_are_parsed_field_by_field() {
     assert_eq!(report.at, Some(1_670_412_600_000));
     assert_eq!(report.message.unwrap().to_string(), "c1.7.3");
     // The name counts: another table gives it the number 25001.
-    assert!(matches!(report.news, DeliveryUpdate::Delivery { state: Delivery::Delivered, .. }));
+    assert!(matches!(report.update, DeliveryUpdate::Delivery { state: Delivery::Delivered, .. }));
     // "Possible values: dlr, icm", and document 004's incoming_message.
     for kind in ["icm", "incoming_message"] {
         let report = one(json!({ "callback_type": kind, "sid": "4743da54", "from": "+918871206831",
@@ -1159,7 +1159,7 @@ fn exotels_callbacks_are_parsed_field_by_field() {
             (Some("f317c729"), "+918871206831".parse().ok())
         );
         assert_eq!((report.sender, report.at), ("+912248931479".parse().ok(), Some(1_697_871_900_000)));
-        let DeliveryUpdate::Reply(reply) = report.news else { panic!("{kind} must be a reply") };
+        let DeliveryUpdate::Reply(reply) = report.update else { panic!("{kind} must be a reply") };
         assert_eq!(reply.id, "4743da54");
         let details: Vec<(&str, &str)> =
             reply.details.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
@@ -1173,7 +1173,7 @@ fn exotels_callbacks_are_parsed_field_by_field() {
         "response_json": { "appointment_date": "2024-06-20" }, "timestamp": "2024-06-15T10:40:00.000Z" });
     let report = exotel.reports(&webhook).pop().unwrap();
     assert_eq!((report.sid.as_deref(), report.message), (Some("msg_flow_001"), None));
-    let DeliveryUpdate::Reply(reply) = report.news else { panic!("flow_response must be a reply") };
+    let DeliveryUpdate::Reply(reply) = report.update else { panic!("flow_response must be a reply") };
     assert_eq!(reply.details["flow_id"], "flow_abc123");
 }
 

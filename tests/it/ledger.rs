@@ -1039,14 +1039,14 @@ async fn an_operator_decides_about_messages_in_doubt(store: impl Store) {
 }
 
 fn delivery_report(message: u8, state: Delivery, at: i64) -> MessageReport {
-    let news = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
-    MessageReport { message, sid: Some(format!("sid-{message}")), at, news }
+    let update = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    MessageReport { message, sid: Some(format!("sid-{message}")), at, update }
 }
 
 fn reply_report(message: u8, id: &str, at: i64) -> MessageReport {
     let content = ReplyContent::Text("yes".into());
-    let news = DeliveryUpdate::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
-    MessageReport { message, sid: None, at, news }
+    let update = DeliveryUpdate::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
+    MessageReport { message, sid: None, at, update }
 }
 
 /// Applies reports and returns for each whether it was new, or `None` if it proves nothing about a message.
@@ -1168,9 +1168,9 @@ async fn messages_that_a_throttled_flow_did_not_deliver_are_sent_again_by_code(s
     let outcomes = (0..4).map(|message| (message, accepted(&format!("sid-{message}")))).collect();
     record(&ledger, &claimed, 0, outcomes).await;
     let failed = |message: u8, code: &str| {
-        let news =
+        let update =
             DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code.into()), text: "why".into() };
-        MessageReport { message, sid: None, at: 5_000, news }
+        MessageReport { message, sid: None, at: 5_000, update }
     };
     let delivered = delivery_report(3, Delivery::Delivered, 6_000);
     let reports =

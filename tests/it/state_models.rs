@@ -278,8 +278,8 @@ async fn report_delivery(ledger: &impl Ledger, model: &mut Model, random: &mut S
     let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
     let state = *[Delivery::Sent, Delivery::Read, Delivery::Failed].choose(random).unwrap();
     let sid = format!("reported-{number}-{place}");
-    let news = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
-    let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, news };
+    let update = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, update };
     evidence::apply_reports(ledger, &id(), number, vec![report]).await.unwrap();
     model.messages.get_mut(&(number, place)).unwrap().apply_report(state, &sid);
     format!("message {place} of batch {number} is reported {state:?}")

@@ -77,23 +77,23 @@ pub(super) async fn parts(
     let campaign = find_campaign(&dashboard.api, &id).await?;
     let receiver = dashboard.api.backing()?.live.follow(&campaign);
     let page = dashboard.clone();
-    let told = changes(receiver).then(move |seen| {
+    let fragments = changes(receiver).then(move |seen| {
         let dashboard = dashboard.clone();
         async move { parts_of(&dashboard, &seen).await }
     });
     // A part that has not changed is not sent again.
     let mut known: HashMap<String, Bytes> = HashMap::new();
-    let news = told.flat_map(move |parts| {
-        let mut news = Vec::new();
+    let changed = fragments.flat_map(move |parts| {
+        let mut events = Vec::new();
         for (name, event) in parts {
             if known.get(&name) != Some(&event) {
                 known.insert(name, event.clone());
-                news.push(event);
+                events.push(event);
             }
         }
-        stream::iter(news)
+        stream::iter(events)
     });
-    Ok(answer(&page, news))
+    Ok(answer(&page, changed))
 }
 
 async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<PageFragment> {
@@ -144,11 +144,11 @@ pub(super) async fn rows(
     let mut all = SelectAll::new();
     for campaign in &found {
         let dashboard = dashboard.clone();
-        let told = changes(backing.live.follow(campaign)).filter_map(move |seen| {
+        let changed_rows = changes(backing.live.follow(campaign)).filter_map(move |seen| {
             let dashboard = dashboard.clone();
             async move { Some(row_of(&dashboard, &seen).await?.1) }
         });
-        all.push(told.boxed());
+        all.push(changed_rows.boxed());
     }
     // A page with nothing to follow keeps its connection, so that it does not reconnect again and again.
     let rest = match asked.newest {

@@ -26,7 +26,7 @@ impl BatchMachine<'_> {
                 effects.push(None);
                 continue;
             };
-            let settles = proves_taken(message.state, u32::from(message.attempts), &report.news);
+            let settles = proves_taken(message.state, u32::from(message.attempts), &report.update);
             if settles {
                 let sid = report.sid.clone().unwrap_or_default();
                 self.settle(0, &[(place, Outcome::Accepted { sid }).into()]);
@@ -39,7 +39,7 @@ impl BatchMachine<'_> {
             let accepted_at = if was_accepted { message.at } else { 0 };
             let is_news = deliveries.apply(report, accepted_at, &mut changes) || settles;
             let effect = ReportEffect { recipient, row, message: place, settled: settles, is_news };
-            if let DeliveryUpdate::Reply(reply) = &report.news {
+            if let DeliveryUpdate::Reply(reply) = &report.update {
                 let response = Response::new(&effect, self.batch.number, report.at, reply);
                 let json = serde_json::to_string(&response)
                     .map_err(|error| LedgerError::Storage(format!("cannot save a reply: {error}")))?;

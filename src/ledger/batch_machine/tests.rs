@@ -78,9 +78,9 @@ fn happen(machine: &mut BatchMachine<'_>, event: &Event) -> Vec<u8> {
         Event::Decide { decision: nth } => drop(machine.decide(&decision(*nth))),
         Event::Doubt { place } => machine.mark_unreported_in_doubt(&[*place]),
         Event::Report { place, state } => {
-            let news =
+            let update =
                 DeliveryUpdate::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
-            let report = MessageReport { message: *place, sid: None, at: 5_000, news };
+            let report = MessageReport { message: *place, sid: None, at: 5_000, update };
             drop(machine.report(&[report], &[]));
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn report(report: &Value) -> Option<DeliveryReport> {
             custom_data: None,
             at: time(field("timestamp")),
             // It has no id of its own; a form is identified by its fields.
-            news: DeliveryUpdate::Reply(Reply {
+            update: DeliveryUpdate::Reply(Reply {
                 id: format!("flow:{sid}"),
                 content,
                 details: details(report, None),
@@ -40,7 +40,7 @@ pub(super) fn report(report: &Value) -> Option<DeliveryReport> {
             custom_data: None,
             sid: to_text(report.pointer("/content/context/sid")),
             at: time(field("timestamp")),
-            news: DeliveryUpdate::Reply(Reply {
+            update: DeliveryUpdate::Reply(Reply {
                 id: to_text(field("sid"))?,
                 content,
                 details: details(field("content")?, field("profile_name")),
@@ -65,7 +65,7 @@ pub(super) fn report(report: &Value) -> Option<DeliveryReport> {
         custom_data: given_back(field("custom_data")),
         sid: to_text(field("sid")),
         at: time(field("timestamp")),
-        news: DeliveryUpdate::Delivery {
+        update: DeliveryUpdate::Delivery {
             state,
             // Keep the number and the text as received.
             code: number_.or_else(|| Some(known.to_owned())).filter(|_| state == Delivery::Failed),

@@ -224,7 +224,7 @@ fn the_documents_reports_are_read() {
         assert_eq!((report.sid.as_deref(), report.at), (Some("1234"), Some(1_670_412_600_000)));
         assert_eq!((report.message, report.recipient), (None, "+919876543210".parse().ok()));
         assert!(matches!(
-            report.news,
+            report.update,
             DeliveryUpdate::Delivery { state: Delivery::Delivered, code: None, .. }
         ));
     }
@@ -236,14 +236,14 @@ fn the_documents_reports_are_read() {
                 "response_json": "{\"terms\":true,\"name\":\"Javed\"}" } } } }] } });
     let report = one(reply);
     assert_eq!(report.sid.as_deref(), Some("f317"));
-    let DeliveryUpdate::Reply(reply) = report.news else { panic!() };
+    let DeliveryUpdate::Reply(reply) = report.update else { panic!() };
     let expected = json!({ "terms": true, "name": "Javed" }).as_object().unwrap().clone();
     assert_eq!((reply.id.as_str(), reply.content), ("4743", ReplyContent::Flow(expected)));
     // Document 003's.
     let flow = json!({ "event": "flow_response", "message_id": "msg_flow_001", "from": "+919876543210",
         "flow_token": "t", "response_json": { "reason": "Product" }, "timestamp": "2024-06-15T10:40:00.000Z" });
     assert!(
-        matches!(one(flow).news, DeliveryUpdate::Reply(reply) if matches!(reply.content, ReplyContent::Flow(_)))
+        matches!(one(flow).update, DeliveryUpdate::Reply(reply) if matches!(reply.content, ReplyContent::Flow(_)))
     );
 }
 
@@ -252,7 +252,7 @@ fn a_failure_keeps_its_number_and_is_judged_by_its_name() {
     let failed = |number: u32, name: &str| {
         let body = json!({ "callback_type": "dlr", "sid": "1", "exo_status_code": number,
             "exo_detailed_status": name, "description": "why" });
-        exotel().reports(&body).pop().map(|report| report.news)
+        exotel().reports(&body).pop().map(|report| report.update)
     };
     let expected = |code: &str, text: &str| {
         Some(DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code.into()), text: text.into() })

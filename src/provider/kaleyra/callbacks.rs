@@ -45,7 +45,7 @@ impl Kaleyra {
             custom_data: given_back(field("custom_data")),
             sid: to_text(field("id")),
             at: time(field("at")),
-            news: DeliveryUpdate::Delivery {
+            update: DeliveryUpdate::Delivery {
                 state: state(field("status")?.as_str()?)?,
                 code: to_text(field("code")),
                 text: field("text").and_then(Value::as_str).map(short).unwrap_or_default(),
@@ -81,7 +81,7 @@ pub(super) fn incoming(report: &Value) -> Option<DeliveryReport> {
         sid: to_text(field("reply_to")),
         at: time(field("created_at")),
         // It has no id of its own: a repeated callback is identical.
-        news: DeliveryUpdate::Reply(Reply {
+        update: DeliveryUpdate::Reply(Reply {
             id: blake3::hash(report.to_string().as_bytes()).to_hex()[..32].into(),
             content,
             details: details(message.unwrap_or(report), field("name")),

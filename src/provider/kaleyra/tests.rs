@@ -108,7 +108,7 @@ fn the_fields_of_a_callback_have_configurable_names() {
     let own = Kaleyra::new(&base, &credentials).unwrap();
     let body = json!([{ "extra": { "ref": "c1.0.3" }, "state": "failed", "error": 131_026 }]);
     let report = own.reports(&body).remove(0);
-    assert!(matches!(report.news, DeliveryUpdate::Delivery { code: Some(code), .. } if code == "131026"));
+    assert!(matches!(report.update, DeliveryUpdate::Delivery { code: Some(code), .. } if code == "131026"));
     credentials.callback_fields.insert("reff".into(), "x".into());
     let error = Kaleyra::new(&base, &credentials).err().unwrap();
     assert_eq!(error, "callback_fields.reff is unknown; did you mean \"ref\"?");
@@ -134,7 +134,7 @@ fn replies_are_read_by_the_placeholders_of_their_profile() {
     assert_eq!((words.sid.as_deref(), words.at), (Some("A1"), Some(1_670_412_600_000)));
     assert_eq!(words.recipient.unwrap().to_string(), "+919876543210");
     assert!(
-        matches!(&words.news, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Text("Monday, please".into()))
+        matches!(&words.update, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Text("Monday, please".into()))
     );
     let form = read(json!({ "from": "919876543210", "type": "interactive", "body": "",
         "custom_response": "{\"flow_token\":\"c1.0.3\",\"day\":\"monday\"}" }));
@@ -142,7 +142,7 @@ fn replies_are_read_by_the_placeholders_of_their_profile() {
     let image =
         read(json!({ "from": "919876543210", "type": "image", "body": "", "media_url": "https://x" }));
     assert!(
-        matches!(&image.news, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
+        matches!(&image.update, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
     );
     let sent = json!({ "status": "queued", "from": "912248931479", "body": "STOP" });
     for nothing in [json!({}), json!({ "from": "x", "body": "y" }), json!({ "from": "919876543210" }), sent] {

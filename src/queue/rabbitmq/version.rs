@@ -13,8 +13,8 @@ impl Broker {
     pub async fn nodes(&self) -> Vec<(String, Result<Option<String>, String>)> {
         let asked = self.shared.nodes.iter().map(async |node| {
             let place = format!("{}:{}", node.authority.host, node.authority.port);
-            let told = tokio::time::timeout(CONNECT, version(node)).await;
-            (place, told.unwrap_or_else(|_| Err("does not respond".into())))
+            let found = tokio::time::timeout(CONNECT, version(node)).await;
+            (place, found.unwrap_or_else(|_| Err("does not respond".into())))
         });
         futures_util::future::join_all(asked).await
     }

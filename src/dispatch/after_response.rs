@@ -10,7 +10,7 @@ use crate::provider::{Entry, Failure, ProviderResponse, Scope};
 
 /// The decision about a response.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct AnswerDecision {
+pub(super) struct ResponseDecision {
     /// The outcome of each message.
     pub(super) outcomes: Vec<(u8, Outcome)>,
     /// The next step.
@@ -50,31 +50,32 @@ pub(super) struct DecisionInputs {
 
 /// Implements the table in `docs/architecture.md`, "What each provider response proves".
 pub(super) fn decide(
-    answer: Result<ProviderResponse, Failure>,
+    response: Result<ProviderResponse, Failure>,
     messages: &[u8],
-    around: DecisionInputs,
-) -> AnswerDecision {
+    inputs: DecisionInputs,
+) -> ResponseDecision {
     let all = |outcome: Outcome| messages.iter().map(|index| (*index, outcome.clone())).collect();
-    let released = |next| AnswerDecision { outcomes: all(Outcome::Released), next, again: messages.to_vec() };
-    let rejected = |code, detail| AnswerDecision {
+    let released =
+        |next| ResponseDecision { outcomes: all(Outcome::Released), next, again: messages.to_vec() };
+    let rejected = |code, detail| ResponseDecision {
         outcomes: all(Outcome::Rejected { code, detail }),
-        ..AnswerDecision::default()
+        ..ResponseDecision::default()
     };
     let unknown = |doubt: Doubt| {
-        let outcome = if around.resend { Outcome::Released } else { Outcome::InDoubt(doubt.clone()) };
-        let again = if around.resend { messages.to_vec() } else { Vec::new() };
-        AnswerDecision { outcomes: all(outcome), next: AfterResponse::InDoubt(doubt), again }
+        let outcome = if inputs.resend { Outcome::Released } else { Outcome::InDoubt(doubt.clone()) };
+        let again = if inputs.resend { messages.to_vec() } else { Vec::new() };
+        ResponseDecision { outcomes: all(outcome), next: AfterResponse::InDoubt(doubt), again }
     };
     let is_one = messages.len() == 1;
-    match answer {
-        Ok(ProviderResponse::Entries(entries)) => decide_entries(entries, messages, around),
+    match response {
+        Ok(ProviderResponse::Entries(entries)) => decide_entries(entries, messages, inputs),
         Ok(ProviderResponse::Malformed { code, detail }) if is_one => rejected(code, detail),
         Ok(ProviderResponse::Malformed { .. }) => released(AfterResponse::Halves),
         Ok(ProviderResponse::Refused { scope, reason }) => released(AfterResponse::Hold { scope, reason }),
         Ok(ProviderResponse::Limited { scope, retry_after, detail }) => {
             released(AfterResponse::Limited { scope, retry_after, detail })
         }
-        Ok(ProviderResponse::TryAgain { code, detail }) if is_one && around.gives_up => {
+        Ok(ProviderResponse::TryAgain { code, detail }) if is_one && inputs.gives_up => {
             rejected(code, detail)
         }
         Ok(ProviderResponse::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
@@ -84,14 +85,14 @@ pub(super) fn decide(
     }
 }
 
-fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) -> AnswerDecision {
+fn decide_entries(entries: Vec<Entry>, messages: &[u8], inputs: DecisionInputs) -> ResponseDecision {
     let outcomes = Vec::with_capacity(entries.len());
-    let mut decision = AnswerDecision { outcomes, ..AnswerDecision::default() };
+    let mut decision = ResponseDecision { outcomes, ..ResponseDecision::default() };
     for (index, entry) in messages.iter().zip(entries) {
         let (outcome, next) = match entry {
             Entry::Accepted { sid } => (Outcome::Accepted { sid }, AfterResponse::Done),
             Entry::Rejected { code, detail } => (Outcome::Rejected { code, detail }, AfterResponse::Done),
-            Entry::TryAgain { code, detail } if around.gives_up => {
+            Entry::TryAgain { code, detail } if inputs.gives_up => {
                 (Outcome::Rejected { code, detail }, AfterResponse::Done)
             }
             Entry::TryAgain { detail, .. } => (Outcome::Released, AfterResponse::Later { detail }),
@@ -99,7 +100,7 @@ fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) 
             Entry::Limited { scope, detail } => {
                 (Outcome::Released, AfterResponse::Limited { scope, retry_after: None, detail })
             }
-            Entry::Unknown(doubt) if around.resend => {
+            Entry::Unknown(doubt) if inputs.resend => {
                 (Outcome::Released, AfterResponse::Later { detail: doubt.detail })
             }
             Entry::Unknown(doubt) => (Outcome::InDoubt(doubt), AfterResponse::Done),
@@ -142,7 +143,7 @@ mod tests {
 
     const THREE: [u8; 3] = [4, 5, 9];
 
-    fn states(decision: &AnswerDecision) -> Vec<String> {
+    fn states(decision: &ResponseDecision) -> Vec<String> {
         decision.outcomes.iter().map(|(index, outcome)| format!("{index} {}", outcome.state())).collect()
     }
 
