@@ -46,8 +46,7 @@ impl Encoding {
             Self::Utf8 | Self::Named(_) => None,
             Self::Utf16(_) => Some("read as UTF-16"),
             Self::Windows1252 => Some(
-                "read as Windows-1252, because it is not UTF-8: check names with accents before you send, or set its \
-                 \"encoding\"",
+                "read as Windows-1252, because it is not UTF-8; set its \"encoding\" if names with accents are wrong",
             ),
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::campaign::{CampaignState, Job, counted, time::rfc3339};
 use crate::config::Config;
-use crate::dispatch::{Recovered, recover_campaign, recover_restored};
+use crate::dispatch::{Recovered, may_have_been_sent, recover_campaign, recover_restored};
 use crate::ledger::{Access, Campaign, Ledger, LostWrites, listing};
 
 /// Mark messages as in doubt after the ledger lost recent writes.
@@ -41,11 +41,14 @@ pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Ou
 async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> Outcome {
     let mut all = Vec::new();
     for campaign in listing::all(ledger).await? {
-        let id = campaign.id;
+        let id = campaign.id.clone();
         if command.dry_run {
-            let pending = campaign.counts.pending + campaign.counts.sending;
-            if pending > 0 && campaign.state != CampaignState::Cancelled && !campaign.rehearsal {
-                print(&format!("campaign {id}: {} may have been sent\n", counted(pending, "message")))?;
+            if may_have_been_sent(&campaign) {
+                let messages = campaign.counts.open();
+                if !as_json {
+                    print(&format!("campaign {id}: {} may have been sent\n", unsent(&campaign)))?;
+                }
+                all.push(json!({ "id": id, "state": campaign.state, "messages": messages }));
             }
             continue;
         }
@@ -61,9 +64,10 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
         }
     }
     if as_json {
-        print(&format!("{}\n", json!({ "recovered": all })))?;
-    } else if all.is_empty() && !command.dry_run {
-        print("no campaign in this ledger has messages left to send\n")?;
+        let key = if command.dry_run { "would_recover" } else { "recovered" };
+        print(&format!("{}\n", json!({ key: all })))?;
+    } else if all.is_empty() {
+        print("no campaign in this ledger has messages left to send, apart from rehearsals\n")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -89,6 +93,10 @@ async fn recover_in(
     }
     if campaign.state == CampaignState::Cancelled {
         let text = format!("campaign {id} is cancelled: none of its messages will be sent");
+        return Err(Failure::Usage(text));
+    }
+    if command.restored && campaign.rehearsal {
+        let text = format!("campaign {id} is a rehearsal: none of its messages was really sent");
         return Err(Failure::Usage(text));
     }
     if let Some(gap) = &gap
@@ -138,8 +146,10 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
             print(&format!("campaign {id}: no messages left to send\n"))?;
         }
         None => {
-            let pending = counted(campaign.counts.pending, "pending message");
-            print(&format!("{pending} may have been sent\n"))?;
+            if command.restored && !may_have_been_sent(campaign) {
+                return print(&format!("campaign {id}: no messages left to send\n")).map(drop);
+            }
+            print(&format!("{} may have been sent\n", unsent(campaign)))?;
             write_line(&format!(
                 "to mark them as in doubt and continue with the rest: flowcast recover {id}{}{}",
                 if command.restored { " --restored" } else { "" },
@@ -167,6 +177,12 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
         }
     }
     Ok(())
+}
+
+/// Describes the messages that have no outcome yet.
+fn unsent(campaign: &Campaign) -> String {
+    let planned = counted(campaign.counts.open(), "pending message");
+    if campaign.planned { planned } else { format!("{planned} and the rows that are not planned yet") }
 }
 
 /// Describes the lost writes.

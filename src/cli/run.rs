@@ -188,7 +188,11 @@ fn print_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
         )),
     }
     if counts.rejected + counts.in_doubt > 0 {
-        let state = if counts.in_doubt > 0 { "in_doubt" } else { "rejected" };
-        write_line(&format!("to list these messages: flowcast report {id} --state {state}{store}"));
+        let (which, state) = if counts.in_doubt > 0 {
+            ("messages in doubt", "in_doubt")
+        } else {
+            ("rejected messages", "rejected")
+        };
+        write_line(&format!("to list the {which}: flowcast report {id} --state {state}{store}"));
     }
 }

@@ -188,7 +188,7 @@ fn share(text: &str) -> Result<f64, String> {
         .ok()
         .map(|number| if text.ends_with('%') || number > 1.0 { number / 100.0 } else { number })
         .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "write a share as a number from 0 to 1 or a percentage, e.g. 0.95 or 95%".into())
+        .ok_or_else(|| "write a share as a number from 0 to 1 or a percentage, e.g. 0.95, 95% or 95".into())
 }
 
 /// Parses `E110=5%`.

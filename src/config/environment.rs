@@ -9,10 +9,12 @@ const TABLES: [&str; 9] =
 
 /// Returns the correct name of a variable such as `FLOWCAST_REDIS_URL`.
 ///
-/// That one has a single underscore after its table.
+/// That one has a single underscore after its table. An account with an underscore in its name cannot be recognised.
 pub(super) fn misspelt(name: &str) -> Option<String> {
     let key = name.strip_prefix("FLOWCAST_").filter(|key| !key.contains("__"))?;
     let (table, rest) = key.split_once('_').filter(|(table, _)| TABLES.contains(table))?;
+    // Below `accounts`, the account's name is a table too.
+    let rest = if table == "ACCOUNTS" { rest.replacen('_', "__", 1) } else { rest.into() };
     Some(format!("FLOWCAST_{table}__{rest}"))
 }
 

@@ -56,7 +56,7 @@ impl Config {
             // The file may name the variable as the source of a secret.
             if !text.contains(&name) {
                 tracing::warn!(
-                    "the variable {name} is not read: put two underscores between table and key, as in {meant}"
+                    "the variable {name} is not read: put two underscores between a table and its key, e.g. {meant}"
                 );
             }
         }

@@ -17,6 +17,10 @@ fn load(toml: &str) -> Result<Config, ConfigError> {
 #[test]
 fn a_variable_with_a_single_underscore_is_detected() {
     assert_eq!(misspelt("FLOWCAST_REDIS_URL").as_deref(), Some("FLOWCAST_REDIS__URL"));
+    assert_eq!(
+        misspelt("FLOWCAST_ACCOUNTS_MAIN_API_TOKEN").as_deref(),
+        Some("FLOWCAST_ACCOUNTS__MAIN__API_TOKEN")
+    );
     assert_eq!(misspelt("FLOWCAST_HTTP_PUBLIC_URL").as_deref(), Some("FLOWCAST_HTTP__PUBLIC_URL"));
     for right in ["FLOWCAST_REDIS__URL", "FLOWCAST_TOKEN", "FLOWCAST_LOG", "FLOWCAST_CONFIG", "REDIS_URL"] {
         assert_eq!(misspelt(right), None, "{right}");

@@ -58,7 +58,7 @@ pub use intake::{LoadedJob, Refusal, prepare, register, scan_audience};
 pub use jobs::{JOB_LIMIT, take_jobs};
 pub use planner::{Planned, Planner};
 pub use progress::LoopProgress;
-pub use recover::{Recovered, recover_campaign, recover_restored};
+pub use recover::{Recovered, may_have_been_sent, recover_campaign, recover_restored};
 pub use run::{End, run};
 pub use worker::{Registered, work};
 

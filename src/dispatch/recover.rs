@@ -59,9 +59,17 @@ pub async fn recover_campaign(
     Ok(Recovered { messages, below, state: find(ledger, id).await?.state })
 }
 
+/// Returns whether messages of a campaign of a backup may have been sent since the backup was made.
+///
+/// Messages of a rehearsal are never really sent.
+pub fn may_have_been_sent(campaign: &Campaign) -> bool {
+    let is_settled = campaign.planned && campaign.counts.open() == 0;
+    !campaign.rehearsal && campaign.state != CampaignState::Cancelled && !is_settled
+}
+
 /// Recovers a campaign of a backup, whose pending messages may have been sent since the backup was made.
 ///
-/// A running campaign is paused during the recovery. Returns `None` if the campaign has nothing left to send.
+/// A running campaign is paused during the recovery. Returns `None` unless [`may_have_been_sent`].
 ///
 /// # Errors
 ///
@@ -72,8 +80,7 @@ pub async fn recover_restored(
     by: &str,
 ) -> Result<Option<Recovered>, LedgerError> {
     let campaign = find(ledger, id).await?;
-    let is_settled = campaign.planned && campaign.counts.open() == 0;
-    if campaign.rehearsal || campaign.state == CampaignState::Cancelled || is_settled {
+    if !may_have_been_sent(&campaign) {
         return Ok(None);
     }
     let was_running = campaign.state == CampaignState::Running;

@@ -312,7 +312,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                     // A rehearsal goes only to a sandbox, and nothing else does.
                     tracing::info!(
                         campaign = %id, rehearsal = campaign.rehearsal,
-                        "campaign ignored: only a worker with --sandbox sends rehearsals, and sends nothing else"
+                        "campaign ignored: a worker with --sandbox sends only rehearsals, and a worker without it sends none"
                     );
                     return Ok(Idle::UntilItChanges);
                 }

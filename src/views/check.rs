@@ -188,8 +188,8 @@ fn job_warnings(job: &Job) -> Vec<Problem> {
     }
     let inside = |url: &String| EgressPolicy { allow_private: false }.admitted(url).is_none();
     if job.status_callback.as_ref().is_some_and(inside) {
-        let why = "is a private address or contains a user name; reports are never forwarded to a URL with a user name, and to a \
-                   private address only if callbacks.forward_to_private is set";
+        let why = "is a private address or contains a user name; reports are forwarded to a private address only if \
+                   callbacks.forward_to_private is set, and never to a URL with a user name";
         found.push(Problem::new("/status_callback", why));
     }
     found

@@ -132,6 +132,27 @@ fn a_run_with_rejections_exits_with_3_and_lists_them_by_code() {
 }
 
 #[test]
+fn a_rehearsal_is_never_recovered_from_a_backup() {
+    let world = World::new(1);
+    let run = ["run", &fixture("appointment.json"), "--sandbox", "--accept-rate", "0.8", "--seed", "3"];
+    let ended = world.flowcast(&run);
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let list = "to list the rejected messages: flowcast report appointment-demo --state rejected";
+    assert!(ended.err.contains(list), "{ended:?}");
+    assert_eq!(world.flowcast(&["retry", "appointment-demo"]).status, Some(0));
+    assert!(world.status("appointment-demo")["counts"]["pending"].as_u64().unwrap() > 80);
+    for args in [&["--restored"][..], &["--restored", "--dry-run"]] {
+        let ended = world.flowcast(&[&["recover", "appointment-demo"], args].concat());
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.err.contains("is a rehearsal: none of its messages was really sent"), "{ended:?}");
+        let all = world.flowcast(&[&["recover"], args].concat());
+        assert_eq!(all.out, "no campaign in this ledger has messages left to send, apart from rehearsals\n");
+    }
+    let all = world.flowcast(&["recover", "--restored", "--dry-run", "--json"]);
+    assert_eq!(all.out, "{\"would_recover\":[]}\n");
+}
+
+#[test]
 fn the_other_fixtures_run() {
     let world = World::new(1);
     for (job, id) in

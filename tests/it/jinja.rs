@@ -55,7 +55,7 @@ const EXPRESSIONS: &[&str] = &[
     "{{ name[:1] }}{{ name[-2:] }}{{ name[::-1] }}{{ name[1:3] }}{{ name[5:0:-2] }}{{ name[:-1] }}{{ name[9:] }}",
     "{{ name == 'Asha' }} {{ 's' in name }} {{ name > 'B' }} {{ name ~ 1 }} {{ name + '!' }}",
     "{% raw %}{{ a > 1 }}{% endraw %}{# {{ a > #}{{ '}}' ~ \"{%\" }}{{ {'k': {'j': name}}.k.j }}",
-    "{{ ['x', 'y'] | map('upper') | join('-') }} {{ [3, 1] | sort(reverse=true) | join(',') }} {{ 2.5 | round(method='floor') }}",
+    "{{ ['x', 'y'] | map('upper') | join('-') }} {{ [3, 1] | sort(reverse=true) | join(',') }} {{ 2.5 | round(method='floor') }} {{ 2.57 | round(1, 'floor') }}",
     "{%- if a > 7 -%}y{%- endif -%}.",
 ];
 

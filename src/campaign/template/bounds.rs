@@ -130,9 +130,13 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
         let mut args: Vec<Value> =
             args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect();
         if matches!(name, "abs" | "round") {
-            for number in &mut args {
+            // The value, and the precision of `round`; its method is a text.
+            for number in args.iter_mut().take(2) {
                 *number = operations::number(number)?.into();
             }
+        }
+        if name == "round" && args.len() > 3 {
+            return Err(ValueError::Arguments(name).into_error());
         }
         if let ("float" | "int", Some(first)) = (name, args.first())
             && first

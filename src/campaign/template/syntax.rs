@@ -115,25 +115,36 @@ pub(super) fn check(template: &str) -> Result<(), String> {
 /// The characters of operators, and of their keywords.
 const KNOWN: &str = "+-*/%<>=!~,:abcdefghijklmnopqrstuvwxyz";
 
-/// Checks that an expression ends with the delimiter of its kind.
+/// Quotes that word processors write.
+const CURLY_QUOTES: [&str; 4] = ["\u{201c}", "\u{201d}", "\u{2018}", "\u{2019}"];
+
+/// Checks the brackets of an expression, and that it ends with the delimiter of its kind.
 fn closing(expression: &Expression<'_>, template: &str) -> Result<(), String> {
     let (start, end) = match expression.delimiter {
         Delimiter::Value => ("{{", "}}"),
         Delimiter::Statement => ("{%", "%}"),
     };
-    let mut depth = 0_u32;
+    let mut open = Vec::new();
     for (token, place) in expression.tokens.iter().zip(&expression.places) {
         match token {
-            Token::Open(_) => depth += 1,
-            Token::Close if depth == 0 => {
+            Token::Open(bracket) => open.push(*bracket),
+            Token::Close => {
                 let found = template.get(place.clone()).unwrap_or_default();
-                return Err(format!(
-                    "has an unexpected \"{found}\" after \"{start}\"; the placeholder ends with \"{end}\""
-                ));
+                match open.pop() {
+                    None => {
+                        return Err(format!(
+                            "has an unexpected \"{found}\" after \"{start}\"; the placeholder ends with \"{end}\""
+                        ));
+                    }
+                    Some(bracket) if closing_of(bracket) != found => return Err(not_closed(bracket, found)),
+                    Some(_) => {}
+                }
             }
-            Token::Close => depth -= 1,
+            Token::Operator(quote) if CURLY_QUOTES.contains(quote) => {
+                return Err(format!("has the quote {quote} in a placeholder; write \" or '"));
+            }
             Token::Operator(sign) if !sign.contains(|c: char| KNOWN.contains(c)) => {
-                return Err(format!("has an unexpected {sign:?} after \"{start}\""));
+                return Err(format!("has an unexpected {sign:?} between \"{start}\" and \"{end}\""));
             }
             _ => {}
         }
@@ -141,7 +152,25 @@ fn closing(expression: &Expression<'_>, template: &str) -> Result<(), String> {
     if !expression.is_closed {
         return Err(format!("has \"{start}\" without \"{end}\""));
     }
-    Ok(())
+    match open.pop() {
+        Some('{') if expression.tokens.first() == Some(&Token::Open('{')) => {
+            Err("has \"{{{\"; a placeholder starts with \"{{\" and ends with \"}}\"".into())
+        }
+        Some(bracket) => Err(not_closed(bracket, end)),
+        None => Ok(()),
+    }
+}
+
+fn closing_of(bracket: char) -> &'static str {
+    match bracket {
+        '(' => ")",
+        '[' => "]",
+        _ => "}",
+    }
+}
+
+fn not_closed(bracket: char, before: &str) -> String {
+    format!("has \"{bracket}\" without \"{}\" before \"{before}\"", closing_of(bracket))
 }
 
 /// Checks the keyword of a statement, and that it fits the open ones.
@@ -223,7 +252,15 @@ mod tests {
             ("{% else %}", "has {% else %} without {% if %}"),
             ("{% if %}x{% endif %}", "has {% if %} without a condition, e.g. {% if amount > 1000 %}"),
             ("{% if a = 1 %}x{% endif %}", r#"compares with "=" in {% if %}; write "==""#),
-            ("{{ name ? 1 : 2 }}", r#"has an unexpected "?" after "{{""#),
+            ("{{ name ? 1 : 2 }}", r#"has an unexpected "?" between "{{" and "}}""#),
+            (
+                "{{ name | default(\u{201c}x\u{201d}) }}",
+                "has the quote \u{201c} in a placeholder; write \" or '",
+            ),
+            ("{{ name | default(\"a\" }}", r#"has "(" without ")" before "}}""#),
+            ("{{ [name | default(\"a\"] }}", r#"has "(" without ")" before "]""#),
+            ("{% if (a %}x{% endif %}", r#"has "(" without ")" before "%}""#),
+            ("{{{name}}}", r#"has "{{{"; a placeholder starts with "{{" and ends with "}}""#),
             ("{{ }}", "has an empty placeholder {{ }}; write a column's name in it"),
         ] {
             assert_eq!(check(template), Err(expected.into()), "{template}");

@@ -476,9 +476,10 @@ fn lists_and_maps_use_the_numbers_that_texts_spell() {
             "True ['10', '5'] True",
         ),
         (
-            "{% for x, in [[1], [2]] %}{{ x }}{% endfor %} {{ a ** 2 }} {{ a | int(7) }} {{ b | round(a) }}",
+            "{% for x, in [[1], [2]] %}{{ x }}{% endfor %} {{ a ** 2 }} {{ a | int(7) }} {{ b | round(a) }} \
+             {{ b | round(0, 'ceil') }}",
             ["0.0", "5.4", "x"],
-            "12 0.0 0 5.0",
+            "12 0.0 0 5.0 6.0",
         ),
         (
             "{{ [{'n': 1, 'x': 'p'}, {'n': 1, 'x': 'q'}] | sort(attribute='n', reverse=true) | map(attribute='x') | join }}",

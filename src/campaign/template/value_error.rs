@@ -18,7 +18,7 @@ pub(super) enum ValueError {
         "\"+\" can add only values written as numbers such as 1499.50, and one of the two values is not; to join values, write ~"
     )]
     Sum,
-    #[error("the filter {0} cannot use a value; write | {0}(0) to use 0 for a value that is not a number")]
+    #[error("the filter {0} cannot read a value as a number; write | {0}(0) to use 0 instead")]
     NumberFilter(&'static str),
     #[error("the result of a calculation is too large")]
     OutOfRange,
@@ -30,7 +30,7 @@ pub(super) enum ValueError {
     NoList,
     #[error("range has more than 10,000 steps")]
     Range,
-    #[error("the filter {0} cannot use a value")]
+    #[error("the filter {0} cannot use this value or one of its arguments")]
     Filter(&'static str),
     #[error("the filter {0} has too few or too many arguments")]
     Arguments(&'static str),
