@@ -229,8 +229,8 @@ impl std::fmt::Display for Strange {
                  macintosh, ibm850 or windows-1251"
             }
             Self::Undefined => {
-                "bytes that the encoding it was read in does not define, so the file has another encoding; save it as \"CSV \
-                 UTF-8\", or set its \"encoding\", e.g. macintosh, ibm850 or windows-1251"
+                "bytes that are not valid in the encoding used to read the file, so it has another encoding; save it as \
+                 \"CSV UTF-8\", or set its \"encoding\", e.g. macintosh, ibm850 or windows-1251"
             }
         })
     }

@@ -71,8 +71,8 @@ pub struct Settings {
     pub phone: Option<String>,
     /// The delimiter; detected if absent.
     pub delimiter: Option<u8>,
-    /// The encoding ([`Scan::encoding`]).
-    pub encoding: Encoding,
+    /// The encoding: the named one, or that of an earlier scan ([`Scan::encoding`]); detected if absent.
+    pub encoding: Option<Encoding>,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
     /// The name of the worksheet; if absent, the first visible one.
@@ -88,7 +88,7 @@ impl Default for Settings {
         Self {
             phone: None,
             delimiter: None,
-            encoding: Encoding::default(),
+            encoding: None,
             default_region: None,
             sheet: None,
             hidden_rows: HiddenRows::default(),

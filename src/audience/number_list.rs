@@ -40,7 +40,7 @@ pub fn numbers(
 ) -> Result<NumberList, AudienceError> {
     let settings = Settings { phone, default_region, ..Settings::default() };
     let encoding = scan(source, &settings)?.encoding;
-    let settings = Settings { encoding, ..settings };
+    let settings = Settings { encoding: Some(encoding), ..settings };
     let mut audience = Audience::open(source, &settings)?;
     let mut list = NumberList::default();
     while let Some(line) = audience.next_line()? {

@@ -152,7 +152,7 @@ impl Bytes {
             return Err(AudienceError::Empty(name(path)));
         }
         let by_start = Encoding::by_start(&start).filter(|_| hidden_rows.is_none());
-        let encoding = by_start.unwrap_or(settings.encoding);
+        let encoding = by_start.or(settings.encoding).unwrap_or_default();
         if encoding != Encoding::Utf8 {
             let decoded = encoding.decoded(reader);
             (reader, start) = begun(Box::new(BufReader::with_capacity(CHUNK, decoded))).map_err(failed)?;

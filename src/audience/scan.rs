@@ -65,7 +65,7 @@ fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     let (mut count, mut changed) = (0, Vec::new());
     while rows.advance()? {
         count += 1;
-        if settings.encoding == Encoding::Windows1252 && changed.len() < SHOWN_CHANGES {
+        if settings.encoding == Some(Encoding::Windows1252) && changed.len() < SHOWN_CHANGES {
             let values = (0..rows.len()).map(|column| rows.value(column));
             changed.extend(
                 values.filter(|value| !value.is_ascii()).map(|value| shortened(value, 60).into_owned()),
@@ -88,10 +88,10 @@ fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
 /// Scans a file, and guesses the encoding if it is not UTF-8.
 fn scan_any(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     match scan_file(path, settings) {
-        Err(error @ AudienceError::NotUtf8 { .. }) if settings.encoding == Encoding::Utf8 => {
+        Err(error @ AudienceError::NotUtf8 { .. }) if settings.encoding.is_none() => {
             let guessed = Encoding::guess(unpacked(path, settings)?.reader);
             match guessed.map_err(|error| failure(path, error, 1))? {
-                Some(encoding) => scan_file(path, &Settings { encoding, ..settings.clone() }),
+                Some(encoding) => scan_file(path, &Settings { encoding: Some(encoding), ..settings.clone() }),
                 None => Err(error),
             }
         }

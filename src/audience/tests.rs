@@ -170,7 +170,7 @@ fn read_as(name: &str, bytes: &[u8], settings: &Settings) -> Result<(Vec<String>
     std::fs::write(&path, bytes).unwrap();
     let source = Source::File(path);
     let scan = scan(&source, settings).map_err(|error| error.to_string())?;
-    let settings = Settings { encoding: scan.encoding, ..settings.clone() };
+    let settings = Settings { encoding: Some(scan.encoding), ..settings.clone() };
     let mut audience = Audience::open(&source, &settings).map_err(|error| error.to_string())?;
     let columns = audience.columns().names().len();
     let mut lines = Vec::new();
@@ -252,15 +252,21 @@ fn a_file_that_is_not_a_list_says_what_it_is_and_what_to_do() {
         assert!(error.contains(part), "{error}");
         assert!(!error.contains("98765"), "{error}");
     }
+    // A named encoding is never replaced by a guess.
+    let utf8 = Settings { encoding: Encoding::named("utf-8"), ..india.clone() };
+    let latin = b"phone,name\n9876543210,Jos\xe9\n9876543211,Ren\xe9e\n";
+    assert!(read_as("a.csv", latin, &india).is_ok());
+    let error = read_as("a.csv", latin, &utf8).unwrap_err();
+    assert!(error.starts_with("a.csv is not UTF-8: byte 25 (line 2)"), "{error}");
     // Text that cannot be decoded is an error.
-    let shift_jis = Settings { encoding: Encoding::named("shift_jis").unwrap(), ..india.clone() };
+    let shift_jis = Settings { encoding: Encoding::named("shift_jis"), ..india.clone() };
     let error = read_as("a.csv", b"phone,name\n9876543210,\x83A\x83T\n9876543211,\x81\x00\xff\n", &shift_jis);
     let error = error.unwrap_err();
     assert!(error.contains("line 3 contains a NUL byte"), "{error}");
     let error = read_as("a.csv", b"phone,name\n9876543210,\x83A\x83T\n9876543211,\xff\n", &shift_jis);
     let error = error.unwrap_err();
     assert!(
-        error.contains("line 3 contains bytes that the encoding it was read in does not define"),
+        error.contains("line 3 contains bytes that are not valid in the encoding used to read the file"),
         "{error}"
     );
     // A line that names no delimiter is a line like others.
@@ -270,7 +276,7 @@ fn a_file_that_is_not_a_list_says_what_it_is_and_what_to_do() {
         let read = read_as("a.csv", text, &india);
         assert!(!format!("{read:?}").contains("Jos\""), "{read:?}");
     }
-    let mac = Settings { encoding: Encoding::named("macintosh").unwrap(), ..india };
+    let mac = Settings { encoding: Encoding::named("macintosh"), ..india };
     assert_eq!(
         read_as("a.csv", b"phone,name\n9876543210,Jos\x8e\n", &mac).unwrap().0,
         ["+919876543210 Jos\u{e9}"]

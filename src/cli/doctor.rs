@@ -12,6 +12,7 @@ use crate::audience::Audiences;
 use crate::campaign::{Doubt, Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
+use crate::http::check_address;
 use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite, UnmovedStore};
 use crate::provider::{ParsedBody, ProviderResponse, RequestBody, classify};
 use crate::queue::rabbitmq::Broker;
@@ -70,6 +71,9 @@ impl Findings {
 pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     let mut findings = Findings::default();
     check_accounts(config, &mut findings).await;
+    let listen = &config.http.listen;
+    let listens = check_address(listen).await.map(|()| format!("a worker listens on {listen}"));
+    findings.judge("http.listen", listens.map_err(|error| error.to_string()));
     check_audiences(config, &mut findings);
     check_redis(config, &mut findings).await;
     check_broker(config, &mut findings).await;

@@ -46,7 +46,7 @@ fn in_full(code: &Code) -> String {
     let also = if code.also.is_empty() { String::new() } else { format!(" ({})", code.also) };
     let mut text = format!("{}{also}, {}\n  {}\n", code.code, code.source.as_str(), code.meaning);
     if code.advice != Advice::None {
-        let _ = writeln!(text, "  what to do: {}; {}", code.advice.as_str(), code.remedy);
+        let _ = writeln!(text, "  action: {}\n  what to do: {}", code.advice.as_str(), code.remedy);
     }
     if acts(code) {
         let _ = writeln!(text, "  when a response has this code: flowcast {}", code.effect.as_str());

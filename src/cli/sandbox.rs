@@ -58,7 +58,7 @@ pub(super) struct Reports {
     /// URL for reports of messages without a URL of their own, e.g. of Kaleyra and Meta
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
-    /// URL for replies, in place of the sender number's webhook
+    /// URL that gets the replies, like the sender number's webhook at the provider
     #[arg(long = "callback-number-url", value_name = "URL")]
     number_url: Option<String>,
     /// Maximum delay of reports, e.g. 50ms or 2s

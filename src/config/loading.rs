@@ -122,6 +122,7 @@ fn expected_type(expected: &str) -> &str {
         "a map" => "a table",
         "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
         "f64" => "a number",
+        "path string" => "a string",
         table if table.starts_with("struct ") => "a table",
         other => other,
     }

@@ -122,7 +122,7 @@ pub fn scan_audience(job: &Job, audiences: &Audiences) -> Result<(Source, Settin
             let settings = Settings {
                 phone: csv.phone.clone(),
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
-                encoding: csv.encoding.as_deref().and_then(Encoding::named).unwrap_or_default(),
+                encoding: csv.encoding.as_deref().and_then(Encoding::named),
                 default_region: csv.default_region.clone(),
                 sheet: csv.sheet.clone(),
                 hidden_rows: csv.hidden_rows,
@@ -132,7 +132,7 @@ pub fn scan_audience(job: &Job, audiences: &Audiences) -> Result<(Source, Settin
         }
     };
     let scan = audience::scan(&source, &settings)?;
-    settings.encoding = scan.encoding;
+    settings.encoding = Some(scan.encoding);
     Ok((source, settings, scan))
 }
 

@@ -64,6 +64,25 @@ pub enum HttpError {
     Failed(String),
 }
 
+impl HttpError {
+    fn from_listening(listen: &str, error: &std::io::Error) -> Self {
+        if error.kind() == ErrorKind::InvalidInput {
+            return Self::Address(listen.into());
+        }
+        Self::Failed(format!("cannot listen on {listen} (http.listen): {error}"))
+    }
+}
+
+/// Checks that an address can be resolved, without listening on it.
+///
+/// # Errors
+///
+/// When it is invalid, or its host is unknown.
+pub async fn check_address(listen: &str) -> Result<(), HttpError> {
+    let found = tokio::net::lookup_host(listen).await;
+    found.map(drop).map_err(|error| HttpError::from_listening(listen, &error))
+}
+
 impl Http {
     /// Starts to listen, and to collect metrics for the whole process.
     ///
@@ -74,12 +93,7 @@ impl Http {
     ///
     /// When the address is invalid, or cannot be listened on.
     pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, HttpError> {
-        let cannot_listen = |error: std::io::Error| {
-            if error.kind() == ErrorKind::InvalidInput {
-                return HttpError::Address(listen.into());
-            }
-            HttpError::Failed(format!("cannot listen on {listen} (http.listen): {error}"))
-        };
+        let cannot_listen = |error: std::io::Error| HttpError::from_listening(listen, &error);
         let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
             (Err(error), Ok(address)) if error.kind() == ErrorKind::AddrInUse => {
                 tracing::warn!(

@@ -396,6 +396,7 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     for part in [
         "accounts.main",
         "accepts the credentials",
+        "a worker listens on",
         "appendfsync always",
         "noeviction",
         "all queues and exchanges exist",
@@ -407,9 +408,10 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let redis = crate::servers::RedisProcess::start("--appendonly no --maxmemory-policy allkeys-lru");
     let world = World::new(1);
     let bad = Fleet::on(world, &redis.url(), "amqp://guest:guest@127.0.0.1:1/%2f", "http://127.0.0.1:1", "");
-    let ended = bad.world.run(&["doctor", "--json"]).await;
-    assert_eq!(ended.status, Some(1), "{ended:?}");
-    let findings: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
+    let mut command = bad.world.command(&["doctor", "--json"]);
+    let ended = command.env("FLOWCAST_HTTP__LISTEN", "8080").output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let findings: Vec<Value> = serde_json::from_slice(&ended.stdout).unwrap();
     let texts: String =
         findings.iter().filter(|f| f["grade"] == "bad").map(|f| f["text"].to_string()).collect();
     for part in [
@@ -417,10 +419,11 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
         "set maxmemory-policy noeviction",
         "is RabbitMQ running",
         "cannot connect to the provider",
+        "is not an address (http.listen)",
     ] {
         assert!(texts.contains(part), "{part}\n{texts}");
     }
-    assert!(!ended.out.contains("s3cr3t"));
+    assert!(!String::from_utf8(ended.stdout).unwrap().contains("s3cr3t"));
 }
 
 /// Returns the number of control documents ahead of an urgent one; `FLOWCAST_CONTROLS=10000` is full size.

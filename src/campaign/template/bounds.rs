@@ -23,6 +23,8 @@ pub(super) const TOO_LONG: &str = "a value is longer than any message";
 const TOTAL: usize = 1 << 20;
 /// Overhead of a list item, in bytes.
 const ITEM: usize = 16;
+/// Maximum number of items of a list.
+pub(super) const ITEMS: usize = VALUE / ITEM - 1;
 /// Unsupported filters: their output is larger than their input, or they lay out lists for pages.
 const NOT_OFFERED: [&str; 10] =
     ["attr", "batch", "chain", "format", "groupby", "indent", "pprint", "slice", "urlencode", "zip"];
@@ -113,7 +115,8 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
             ErrorKind::InvalidOperation => ValueError::Range.into_error(),
             _ => error,
         })?;
-        spend(weight(&range)?)?;
+        let size = weight(&range).map_err(|_| ValueError::Range.into_error())?;
+        spend(size)?;
         Ok::<_, Error>(range)
     });
 }

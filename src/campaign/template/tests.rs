@@ -150,6 +150,11 @@ fn an_endless_template_skips_the_row() {
         &[],
     );
     assert_eq!(skip.unwrap_err().reason, SkipReason::InvalidContent);
+    assert_eq!(rendered_body("{{ range(4095) | length }}", &[], &[]), Ok(json!("4095")));
+    for steps in [4_096, 10_001] {
+        let skip = rendered_body(&format!("{{{{ range({steps}) | length }}}}"), &[], &[]).unwrap_err();
+        assert!(skip.detail.contains("range has more steps than a list can have items (4095)"), "{skip:?}");
+    }
 }
 
 #[test]

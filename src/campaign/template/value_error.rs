@@ -10,8 +10,8 @@ pub(super) enum ValueError {
     #[error("a value is neither true nor false; bool reads true, yes, on and 1, and false, no, off and 0")]
     NoTruth,
     #[error(
-        "a calculation or a comparison needs a number, written as in 1499.50, but a value is written differently; | replace removes \
-         separators"
+        "a calculation or a comparison needs a number such as 1499.50, but a value is not written like that; to remove \
+         separators, write e.g. {{{{ amount | replace(\",\", \"\") }}}}"
     )]
     NoNumber,
     #[error(
@@ -24,11 +24,11 @@ pub(super) enum ValueError {
     OutOfRange,
     #[error("a divisor or a step is 0; check it before with {{% if %}}")]
     ZeroDivision,
-    #[error("it uses or produces more than a message can contain")]
+    #[error("an expression uses or produces a text or a list that is too large")]
     TooMuch,
     #[error("\"in\" needs a list or a text on its right")]
     NoList,
-    #[error("range has more than 10,000 steps")]
+    #[error("range has more steps than a list can have items ({})", super::bounds::ITEMS)]
     Range,
     #[error("the filter {0} cannot use this value or one of its arguments")]
     Filter(&'static str),

@@ -75,8 +75,7 @@ pub(super) async fn upload(
     };
     let encoding =
         asked.encoding.as_deref().map(|name| Encoding::named(name).ok_or_else(unknown)).transpose()?;
-    let arrival =
-        Arrival { name: asked.name, taken: NameConflict::Refuse, encoding: encoding.unwrap_or_default() };
+    let arrival = Arrival { name: asked.name, taken: NameConflict::Refuse, encoding };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (uploaded, is_new) = if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
         let wrong = |detail: String| Problem::bad_request(format!("cannot read the form: {detail}"));

@@ -37,8 +37,8 @@ pub(in crate::http) enum NameConflict {
 pub(in crate::http) struct Arrival {
     pub(in crate::http) name: String,
     pub(in crate::http) taken: NameConflict,
-    /// The character encoding.
-    pub(in crate::http) encoding: Encoding,
+    /// The character encoding; detected if absent.
+    pub(in crate::http) encoding: Option<Encoding>,
 }
 
 /// Stores an upload under a name; also returns whether the file is new.
@@ -178,7 +178,7 @@ fn keep(
 }
 
 /// Scans an uploaded file.
-fn read(file: &Path, name: &str, bytes: u64, encoding: Encoding) -> Result<Uploaded, Problem> {
+fn read(file: &Path, name: &str, bytes: u64, encoding: Option<Encoding>) -> Result<Uploaded, Problem> {
     let settings = Settings { encoding, ..Settings::default() };
     let scan = scan(&Source::File(file.to_owned()), &settings).map_err(|error| {
         if error.is_outside_failure() {
@@ -248,7 +248,7 @@ mod tests {
             let arriving = Arriving::new(root.path(), "a.csv").unwrap();
             std::fs::write(&arriving.file, text).unwrap();
             keep(&arriving, root.path(), "a.csv", taken, || {
-                read(&arriving.file, "a.csv", text.len() as u64, Encoding::Utf8)
+                read(&arriving.file, "a.csv", text.len() as u64, None)
             })
         };
         let hand_in = |text: &str| take(text, NameConflict::Refuse).map(|(_, is_new)| is_new);

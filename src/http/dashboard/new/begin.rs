@@ -111,7 +111,7 @@ pub(in super::super) async fn create(
                     let page = first(&dashboard, &who, &look, &begun, &wrong).await?;
                     return Ok(unprocessable(page));
                 }
-                let read_as = Encoding::named(&encoding).unwrap_or_default();
+                let read_as = Encoding::named(&encoding);
                 let arrival = Arrival { name: file, taken: NameConflict::Rename, encoding: read_as };
                 match take_in(&dashboard.api, &who, arrival, field).await {
                     Ok((file, _)) => uploaded = Some(file.path),

@@ -103,7 +103,7 @@ async fn find_columns(dashboard: &Dashboard, draft: &mut CampaignDraft) -> Resul
     let path = draft.text("/audience/csv/path").to_owned();
     let named = |pointer: &str| Some(draft.text(pointer).to_owned()).filter(|text| !text.is_empty());
     let settings = Settings {
-        encoding: named("/audience/csv/encoding").as_deref().and_then(Encoding::named).unwrap_or_default(),
+        encoding: named("/audience/csv/encoding").as_deref().and_then(Encoding::named),
         sheet: named("/audience/csv/sheet"),
         ..Settings::default()
     };
