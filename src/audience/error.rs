@@ -78,7 +78,7 @@ pub enum AudienceError {
     },
     /// An unclosed quote, which would swallow other rows.
     #[error(
-        "cannot read {name}: the quote on line {line} is never closed; close it, or double a quote inside a value"
+        "cannot read {name}: the quote on line {line} is never closed; close it right before the delimiter, or double a quote inside a value"
     )]
     OpenQuote {
         /// The file.

@@ -72,7 +72,7 @@ pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     let mut findings = Findings::default();
     check_accounts(config, &mut findings).await;
     let listen = &config.http.listen;
-    let listens = check_address(listen).await.map(|()| format!("a worker listens on {listen}"));
+    let listens = check_address(listen).await.map(|()| format!("a worker will listen on {listen}"));
     findings.judge("http.listen", listens.map_err(|error| error.to_string()));
     check_audiences(config, &mut findings);
     check_redis(config, &mut findings).await;

@@ -53,12 +53,8 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
             continue;
         }
         if let Some(done) = recover_restored(ledger, &id, &operator()).await? {
-            let messages = counted(done.messages, "message");
             if !as_json {
-                print(&format!(
-                    "campaign {id}: {}, {messages} in doubt because they may have been sent\n",
-                    done.state
-                ))?;
+                print(&format!("campaign {id}: {}, {}\n", done.state, marked(&done)))?;
             }
             all.push(json!({ "id": id, "state": done.state, "messages": done.messages }));
         }
@@ -157,11 +153,7 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
             ));
         }
         Some(done) => {
-            let messages = counted(done.messages, "message");
-            print(&format!(
-                "campaign {id}: {}, {messages} in doubt because they may have been sent\n",
-                done.state
-            ))?;
+            print(&format!("campaign {id}: {}, {}\n", done.state, marked(done)))?;
             if !campaign.planned {
                 write_line(&if done.below == u32::MAX {
                     "messages of rows that are not planned yet will be in doubt once they are planned"
@@ -177,6 +169,14 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
         }
     }
     Ok(())
+}
+
+/// Describes the messages that are in doubt now.
+fn marked(done: &Recovered) -> String {
+    match done.messages {
+        0 => "no message had to be marked as in doubt".into(),
+        count => format!("{} in doubt because they may have been sent", counted(count, "message")),
+    }
 }
 
 /// Describes the messages that have no outcome yet.

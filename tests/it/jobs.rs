@@ -389,6 +389,26 @@ async fn two_workers_with_one_configuration_run_on_one_machine() {
     assert!(fleet.log().contains("is in use, possibly by another worker"), "{}", fleet.log());
 }
 
+/// Since RabbitMQ 4.0, a queue drops a message that was returned to it 20 times.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_can_be_listed_any_number_of_times() {
+    let (fleet, _sandbox, broker) = fleet(1).await;
+    let _worker = fleet.worker();
+    for nth in 0..3 {
+        broker.submit(format!("no json {nth}").into_bytes()).await.unwrap();
+    }
+    let listed = dead_letters(&broker, 3).await;
+    for _ in 0..25 {
+        assert_eq!(broker.buried(100).await.unwrap(), (listed.clone(), 0));
+    }
+    let connection = lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default()).await;
+    let channel = connection.unwrap().create_channel().await.unwrap();
+    let oldest = channel.basic_get("flowcast.dead".into(), lapin::options::BasicGetOptions::default()).await;
+    let oldest = oldest.unwrap().unwrap();
+    let returns = oldest.properties.headers().as_ref().unwrap().inner().get("x-delivery-count").cloned();
+    assert!(returns.and_then(|count| count.as_long_long_int()).is_none_or(|count| count < 15), "{oldest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let (fleet, _sandbox, _broker) = fleet(1).await;
@@ -396,7 +416,7 @@ async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     for part in [
         "accounts.main",
         "accepts the credentials",
-        "a worker listens on",
+        "a worker will listen on",
         "appendfsync always",
         "noeviction",
         "all queues and exchanges exist",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -27,6 +28,11 @@ const REQUEUED: usize = 16 << 20;
 const QUIET: Duration = Duration::from_secs(3);
 /// The maximum number of bytes that are listed together.
 const LOOKED_AT: usize = 64 << 20;
+/// The header in which the broker counts how often a message was returned to its queue.
+const RETURNS: &str = "x-delivery-count";
+/// The number of returns after which dead letters are published again. Since RabbitMQ 4.0 a queue without a limit of its own
+/// drops a message after 20, and each listing returns all that it shows.
+const MAX_RETURNS: i64 = 10;
 
 impl Broker {
     /// Moves a refused job to the dead-letter queue.
@@ -60,16 +66,28 @@ impl Broker {
     /// When the broker is unreachable.
     pub async fn buried(&self, most: usize) -> Result<(Vec<DeadLetter>, u32), QueueError> {
         let channel = self.channel().await?;
-        let mut all = Vec::new();
+        let mut held = Vec::new();
         let (mut more, mut bytes) = (0, 0);
-        while all.len() < most && bytes < LOOKED_AT {
+        while held.len() < most && bytes < LOOKED_AT {
             let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
             let Some(message) = got else { break };
             more = message.message_count;
             bytes += message.delivery.data.len();
-            all.push(read(&message.delivery));
+            held.push(message.delivery);
         }
-        // The broker requeues them when the channel is closed.
+        let all = held.iter().map(read).collect();
+        if held.iter().any(|letter| returns(letter) >= MAX_RETURNS) {
+            // All of them, so that their order stays.
+            for letter in &held {
+                self.renew(letter).await?;
+            }
+            for _ in 0..more {
+                let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
+                let Some(message) = got else { break };
+                self.renew(&message.delivery).await?;
+            }
+        }
+        // The broker requeues the others when the channel is closed.
         let _ = channel.close(200, "done".into()).await;
         Ok((all, more))
     }
@@ -114,6 +132,14 @@ impl Broker {
         Ok(done)
     }
 
+    /// Publishes a dead letter again, and removes the one that was returned too often.
+    async fn renew(&self, letter: &Delivery) -> Result<(), QueueError> {
+        let properties = without_returns(&letter.properties);
+        self.put_all(&[OutgoingMessage::new("", DEAD, letter.data.clone(), properties)]).await?;
+        letter.acker.ack(BasicAckOptions::default()).await?;
+        Ok(())
+    }
+
     /// Requeues or discards the dead letters that `wanted` selects.
     ///
     /// Returns their number.
@@ -127,12 +153,17 @@ impl Broker {
         wanted: impl Fn(usize, &DeadLetter) -> bool,
     ) -> Result<u64, QueueError> {
         let channel = self.channel().await?;
-        let mut done = 0;
+        let (mut done, mut old, mut bytes) = (0, Vec::new(), 0);
         for nth in 1.. {
             let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
             let Some(message) = got else { break };
             let buried = read(&message.delivery);
             if !wanted(nth, &buried) {
+                // The next call renews the rest.
+                if returns(&message.delivery) >= MAX_RETURNS && bytes < LOOKED_AT {
+                    bytes += message.delivery.data.len();
+                    old.push(message.delivery);
+                }
                 continue;
             }
             if what == DeadLetterAction::Requeue {
@@ -141,9 +172,34 @@ impl Broker {
             message.delivery.acker.ack(BasicAckOptions::default()).await?;
             done += 1;
         }
+        for letter in &old {
+            self.renew(letter).await?;
+        }
         let _ = channel.close(200, "done".into()).await;
         Ok(done)
     }
+}
+
+/// Returns how often a message was returned to its queue.
+fn returns(delivery: &Delivery) -> i64 {
+    let header = delivery.properties.headers().as_ref().and_then(|headers| headers.inner().get(RETURNS));
+    match header {
+        Some(AMQPValue::LongLongInt(count)) => *count,
+        Some(AMQPValue::LongInt(count)) => i64::from(*count),
+        Some(AMQPValue::ShortInt(count)) => i64::from(*count),
+        Some(AMQPValue::ShortShortInt(count)) => i64::from(*count),
+        _ => 0,
+    }
+}
+
+fn without_returns(properties: &BasicProperties) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        if name.as_str() != RETURNS {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    properties.clone().with_headers(headers)
 }
 
 fn read(delivery: &Delivery) -> DeadLetter {
