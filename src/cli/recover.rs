@@ -54,7 +54,7 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
         }
         if let Some(done) = recover_restored(ledger, &id, &operator()).await? {
             if !as_json {
-                print(&format!("campaign {id}: {}, {}\n", done.state, marked(&done)))?;
+                print(&format!("campaign {id}: {}, {}\n", done.state, marked(&campaign, &done)))?;
             }
             all.push(json!({ "id": id, "state": done.state, "messages": done.messages }));
         }
@@ -153,7 +153,7 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
             ));
         }
         Some(done) => {
-            print(&format!("campaign {id}: {}, {}\n", done.state, marked(done)))?;
+            print(&format!("campaign {id}: {}, {}\n", done.state, marked(campaign, done)))?;
             if !campaign.planned {
                 write_line(&if done.below == u32::MAX {
                     "messages of rows that are not planned yet will be in doubt once they are planned"
@@ -172,9 +172,9 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
 }
 
 /// Describes the messages that are in doubt now.
-fn marked(done: &Recovered) -> String {
+fn marked(campaign: &Campaign, done: &Recovered) -> String {
     match done.messages {
-        0 => "no message had to be marked as in doubt".into(),
+        0 if campaign.planned => "no message had to be marked as in doubt".into(),
         count => format!("{} in doubt because they may have been sent", counted(count, "message")),
     }
 }
