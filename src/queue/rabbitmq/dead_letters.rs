@@ -78,13 +78,18 @@ impl Broker {
         let all = held.iter().map(read).collect();
         if held.iter().any(|letter| returns(letter) >= MAX_RETURNS) {
             // All of them, so that their order stays.
-            for letter in &held {
-                self.renew(letter).await?;
-            }
-            for _ in 0..more {
-                let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
-                let Some(message) = got else { break };
-                self.renew(&message.delivery).await?;
+            self.renew(&held).await?;
+            let mut left = more;
+            while left > 0 {
+                let (mut some, mut bytes) = (Vec::new(), 0);
+                while some.len() < usize::from(TOGETHER) && left > 0 && bytes < REQUEUED {
+                    left -= 1;
+                    let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
+                    let Some(message) = got else { break };
+                    bytes += message.delivery.data.len();
+                    some.push(message.delivery);
+                }
+                self.renew(&some).await?;
             }
         }
         // The broker requeues the others when the channel is closed.
@@ -132,11 +137,18 @@ impl Broker {
         Ok(done)
     }
 
-    /// Publishes a dead letter again, and removes the one that was returned too often.
-    async fn renew(&self, letter: &Delivery) -> Result<(), QueueError> {
-        let properties = without_returns(&letter.properties);
-        self.put_all(&[OutgoingMessage::new("", DEAD, letter.data.clone(), properties)]).await?;
-        letter.acker.ack(BasicAckOptions::default()).await?;
+    /// Publishes dead letters again, in their order, and then removes those that were returned too often.
+    async fn renew(&self, letters: &[Delivery]) -> Result<(), QueueError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let message = |letter: &Delivery| {
+            OutgoingMessage::new("", DEAD, letter.data.clone(), without_returns(&letter.properties))
+        };
+        self.put_all(&letters.iter().map(message).collect::<Vec<_>>()).await?;
+        for letter in letters {
+            letter.acker.ack(BasicAckOptions::default()).await?;
+        }
         Ok(())
     }
 
@@ -172,9 +184,7 @@ impl Broker {
             message.delivery.acker.ack(BasicAckOptions::default()).await?;
             done += 1;
         }
-        for letter in &old {
-            self.renew(letter).await?;
-        }
+        self.renew(&old).await?;
         let _ = channel.close(200, "done".into()).await;
         Ok(done)
     }
