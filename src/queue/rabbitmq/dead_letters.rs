@@ -55,11 +55,10 @@ impl Broker {
         Ok(())
     }
 
-    /// Returns the oldest dead letters first, and the number of those that are not returned.
+    /// Returns dead letters, roughly the oldest first, and the number of those that are not returned.
     ///
-    /// At most `most` letters and about 64 MiB are returned.
-    ///
-    /// They stay in the queue.
+    /// At most `most` letters and about 64 MiB are returned. They stay in the queue, but the broker does not keep the order
+    /// of many letters that are returned to it.
     ///
     /// # Errors
     ///
@@ -77,20 +76,8 @@ impl Broker {
         }
         let all = held.iter().map(read).collect();
         if held.iter().any(|letter| returns(letter) >= MAX_RETURNS) {
-            // All of them, so that their order stays.
+            // All that are listed, so that their order stays. Others were returned less often.
             self.renew(&held).await?;
-            let mut left = more;
-            while left > 0 {
-                let (mut some, mut bytes) = (Vec::new(), 0);
-                while some.len() < usize::from(TOGETHER) && left > 0 && bytes < REQUEUED {
-                    left -= 1;
-                    let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
-                    let Some(message) = got else { break };
-                    bytes += message.delivery.data.len();
-                    some.push(message.delivery);
-                }
-                self.renew(&some).await?;
-            }
         }
         // The broker requeues the others when the channel is closed.
         let _ = channel.close(200, "done".into()).await;
